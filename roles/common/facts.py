@@ -1,0 +1,119 @@
+"""Facts that more than one role reads: each is one remote command, text -> typed values."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+@dataclass(frozen=True)
+class FileState:
+    """A regular file as it stands on the host."""
+
+    sha256: str
+    mode: str
+    """Octal, as chmod takes it: "0644"."""
+    owner: str
+    """"user:group"."""
+
+
+class FileStates(FactBase[dict[str, FileState]]):
+    """
+    Digest, mode and owner of each of the given paths.
+
+    A path that is absent has no entry; one that is a symlink or no regular file has one that equals no wanted state.
+    """
+
+    default = dict
+
+    def command(self, paths: list[str]) -> StringCommand:
+        """One loop, so that any number of files costs one round trip."""
+        return StringCommand(
+            "export LC_ALL=C.UTF-8; for f in", *map(QuoteString, paths), "; do",
+            'if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c "%a %U:%G" -- "$f" && sha256sum -z -- "$f" | tr "\\0" "\\n";',
+            'elif [ -e "$f" ] || [ -L "$f" ]; then printf "0 -:-\\n-  %s\\n" "$f"; fi; done',
+        )  # fmt: skip
+
+    def process(self, output: list[str]) -> dict[str, FileState]:
+        """Read pairs of lines: mode and owner, then digest and path."""
+        states = {}
+        for stat, digest in zip(output[::2], output[1::2], strict=True):
+            mode, owner = stat.split(" ", 1)
+            sha256, path = digest.split("  ", 1)
+            states[path] = FileState(sha256, mode.zfill(4), owner)
+        return states
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """A systemd unit as systemd itself reports it."""
+
+    exists: bool
+    active: bool
+    enabled: bool
+    needs_reload: bool
+    stale: bool
+    """A file that it reads changed after it started."""
+
+
+class UnitStates(FactBase[dict[str, UnitState]]):
+    """
+    State of systemd units and of the files that each reads.
+
+    Staleness is a property of the host, not of a run: a run that was killed between writing a file and
+    restarting its reader is repaired by the next one. It is measured by ctime, because a rename keeps mtime.
+    """
+
+    default = dict
+
+    def command(self, units: Mapping[str, Sequence[str]]) -> StringCommand:
+        """``units``: full unit name -> paths that it reads at start."""
+        properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
+        words: list[str | QuoteString] = []
+        for unit, reads in units.items():
+            words += ["echo", QuoteString(f"Unit={unit}"), "; systemctl show --timestamp=us+utc --property",
+                      properties, "--", QuoteString(unit), ";"]  # fmt: skip
+            if reads:
+                words += ["stat -L -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
+        return StringCommand("export LC_ALL=C.UTF-8;", *words, "true")
+
+    def process(self, output: list[str]) -> dict[str, UnitState]:
+        """Read one block a unit, each headed by its ``Unit=`` line."""
+        blocks: dict[str, list[tuple[str, str]]] = {}
+        name = ""
+        for line in output:
+            key, separator, value = line.partition("=")
+            if key == "Unit":
+                name = value
+                blocks[name] = []
+            elif separator:
+                blocks[name].append((key, value))
+        return {name: _unit_state(pairs) for name, pairs in blocks.items()}
+
+
+def _unit_state(pairs: list[tuple[str, str]]) -> UnitState:
+    values = dict(pairs)
+    started = _timestamp(values.get("ActiveEnterTimestamp", ""))
+    return UnitState(
+        exists=values.get("LoadState") not in ("not-found", None),
+        active=values.get("ActiveState") == "active",
+        enabled=values.get("UnitFileState") in ("enabled", "static", "alias", "indirect", "generated"),
+        needs_reload=values.get("NeedDaemonReload") == "yes",
+        stale=any(float(value) > started for key, value in pairs if key == "changed"),
+    )
+
+
+def _timestamp(text: str) -> float:
+    """Seconds since the epoch of systemd's ``Sun 2026-11-22 03:32:44.123456 UTC``; 0 for never."""
+    if not text:
+        return 0.0
+    return datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=UTC).timestamp()
+
+
+def quoted(words: Sequence[str]) -> str:
+    """Return words as one shell-safe string, for a command that is built as text."""
+    return shlex.join(words)

@@ -1,0 +1,108 @@
+"""Operations that more than one role uses: few, fat, converging."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from io import BytesIO
+
+from pyinfra import host
+from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+
+from roles.common.facts import FileStates, UnitStates
+
+
+@dataclass(frozen=True)
+class TextFile:
+    """What a file on the host shall be."""
+
+    content: str
+    mode: str = "0644"
+    owner: str = "root:root"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a systemd unit shall be."""
+
+    name: str
+    """Its full name, ``llama-server@r1.service``."""
+    reads: tuple[str, ...] = ()
+    """Files that it reads only at start, its own unit file among them: it restarts when one is newer than its start."""
+    present: bool = True
+    """False: stopped, disabled."""
+
+
+@operation()
+def refuse(problems: Sequence[str]) -> Iterator[StringCommand]:
+    """
+    Fail this host, and no other, when there are problems.
+
+    + problems: what was found, what is required, why and what to do, one line each
+
+    A command that fails on the host, not an exception: an exception would abort the whole fleet.
+    """
+    if problems:
+        lines = [QuoteString(f"{host.name}: {problem}") for problem in problems]
+        yield StringCommand(r"printf '%s\n'", *lines, ">&2; exit 1")
+    else:
+        host.noop("nothing speaks against it")
+
+
+@operation()
+def file_set(files: Mapping[str, TextFile | None]) -> Iterator[StringCommand | FileUploadCommand]:
+    """
+    Have these files, whole or not at all.
+
+    + files: path on the host -> what shall stand there; None for nothing
+
+    All files are compared in one remote command. One that differs is uploaded beside its place
+    and renamed, so a reader or a power cut never sees half of it.
+    """
+    states = host.get_fact(FileStates, paths=list(files))
+    gone = [path for path, wanted in files.items() if wanted is None and path in states]
+    if gone:
+        yield StringCommand("rm -f --", *map(QuoteString, gone))
+    changed = len(gone)
+    for path, wanted in files.items():
+        if wanted is None:
+            continue
+        body = wanted.content.encode()
+        state = states.get(path)
+        if state and (state.sha256, state.mode, state.owner) == (sha256(body).hexdigest(), wanted.mode, wanted.owner):
+            continue
+        changed += 1
+        part = QuoteString(f"{path}.part")
+        yield StringCommand("install -D -m 0600 /dev/null", part)
+        yield FileUploadCommand(BytesIO(body), f"{path}.part", remote_temp_filename=host.get_temp_filename(path))
+        yield StringCommand("chown", wanted.owner, part, "&& chmod", wanted.mode, part,
+                            "&& mv -fT", part, QuoteString(path))  # fmt: skip
+    if not changed:
+        host.noop(f"{len(files)} files as wanted")
+
+
+@operation()
+def units(units: Sequence[Unit]) -> Iterator[StringCommand]:
+    """
+    Have systemd units as wanted: loaded as written, enabled, active and started after all that they read; or gone.
+
+    + units: what each shall be
+
+    One remote command when nothing is to do.
+    """
+    states = host.get_fact(UnitStates, units={unit.name: list(unit.reads) for unit in units})
+    steps: list[StringCommand] = []
+    if any(states[unit.name].needs_reload or not states[unit.name].exists for unit in units if unit.present):
+        steps.append(StringCommand("systemctl daemon-reload"))
+    gone = [u.name for u in units if not u.present and (states[u.name].active or states[u.name].enabled)]
+    if gone:
+        steps.append(StringCommand("systemctl disable --now --", *map(QuoteString, gone)))
+    wanted = [(unit.name, states[unit.name]) for unit in units if unit.present]
+    if to_enable := [name for name, state in wanted if not state.enabled]:
+        steps.append(StringCommand("systemctl enable --", *map(QuoteString, to_enable)))
+    if to_restart := [name for name, state in wanted if state.stale or state.needs_reload or not state.active]:
+        steps.append(StringCommand("systemctl restart --", *map(QuoteString, to_restart)))
+    yield from steps
+    if not steps:
+        host.noop(f"{len(units)} units run as written")

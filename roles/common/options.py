@@ -1,0 +1,98 @@
+"""Typed role options: name, type, default and meaning declared once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+from pyinfra.api.exceptions import InventoryError
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+InstanceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+"""A name that is safe in a unit name, a path and a URL alike."""
+
+
+class OptionError(InventoryError):
+    """One or more role options in the inventory are wrong; the message has one line for each."""
+
+
+class Options(BaseModel):
+    """Base of every role's options: frozen, strict, and unknown names refused."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, validate_default=True, use_attribute_docstrings=True
+    )
+
+    advice: ClassVar[dict[str, str]] = {}
+    """Names that people write because upstream once had them or seems to -> what to write instead."""
+
+    @classmethod
+    def load(cls, data: dict[str, Any], *, where: str, path: str = "") -> Self:
+        """
+        Return the options that ``data`` spells, or raise `OptionError` with every problem.
+
+        ``where`` is the host's name, ``path`` the option path of ``data`` itself ("" for a whole host).
+        """
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            lines = [f"{where}: {_explain(cls, detail, path)}" for detail in error.errors()]
+            raise OptionError("\n".join(lines)) from None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return `` (did you mean 'port'?)``, or nothing when no known word is close."""
+    close = get_close_matches(word, list(known), n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def _explain(root: type[Options], detail: ErrorDetails, path: str) -> str:
+    loc = [part for part in detail["loc"] if part != "[key]"]
+    full = "/".join([*([path] if path else []), *map(str, loc)]) or "the host's options"
+    kind, given = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        parent = _model_at(root, loc[:-1])
+        name = str(loc[-1])
+        if parent and name in parent.advice:
+            return f"{full}: no such option: {parent.advice[name]}"
+        return f"{full}: unknown option" + did_you_mean(name, parent.model_fields if parent else ())
+    if kind == "missing":
+        return f"{full}: this option is required and has no default"
+    if kind == "value_error":
+        return f"{full}: {detail['ctx']['error']}"
+    shown = "a hidden value" if _is_secret(loc) else repr(given)
+    message = detail["msg"][:1].lower() + detail["msg"][1:]
+    if kind == "literal_error":
+        choices = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
+        return f"{full}: {message}, got {shown}" + did_you_mean(str(given), choices)
+    return f"{full}: {message}, got {shown}"
+
+
+def _is_secret(loc: Iterable[object]) -> bool:
+    return any(word in str(part) for part in loc for word in ("key", "password", "secret", "token"))
+
+
+def _model_at(root: type[Options], loc: Iterable[object]) -> type[Options] | None:
+    """Return the options model that stands at ``loc``, so that a typo is compared with its fields."""
+    annotation: Any = root
+    for part in loc:
+        model = next(_models_in(annotation), None)
+        if model is not None and (field := model.model_fields.get(str(part))) is not None:
+            annotation = field.annotation
+        elif get_origin(annotation) in (dict, list):
+            annotation = get_args(annotation)[-1]
+    return next(_models_in(annotation), None)
+
+
+def _models_in(annotation: Any) -> Iterator[type[Options]]:
+    if isinstance(annotation, type) and issubclass(annotation, Options):
+        yield annotation
+    elif get_origin(annotation) not in (dict, list):
+        for argument in get_args(annotation):
+            yield from _models_in(argument)
