@@ -34,7 +34,8 @@ class FileStates(FactBase[dict[str, FileState]]):
         """One loop, so that any number of files costs one round trip."""
         return StringCommand(
             "export LC_ALL=C.UTF-8; for f in", *map(QuoteString, paths), "; do",
-            'if [ -f "$f" ] && [ ! -L "$f" ]; then stat -c "%a %U:%G" -- "$f" && sha256sum -z -- "$f" | tr "\\0" "\\n";',
+            'if [ -f "$f" ] && [ ! -L "$f" ]; then',
+            'stat -c "%a %U:%G" -- "$f" && sha256sum -z -- "$f" | tr "\\0" "\\n";',
             'elif [ -e "$f" ] || [ -L "$f" ]; then printf "0 -:-\\n-  %s\\n" "$f"; fi; done',
         )  # fmt: skip
 

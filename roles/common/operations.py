@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+from pyinfra.api import FileUploadCommand, PyinfraCommand, QuoteString, StringCommand, operation
 
 from roles.common.facts import FileStates, UnitStates
+
+Commands = Generator[PyinfraCommand, None, None]
+"""What an operation yields: commands for the host, none when it is as wanted."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Unit:
 
 
 @operation()
-def refuse(problems: Sequence[str]) -> Iterator[StringCommand]:
+def refuse(problems: Sequence[str]) -> Commands:
     """
     Fail this host, and no other, when there are problems.
 
@@ -51,7 +54,7 @@ def refuse(problems: Sequence[str]) -> Iterator[StringCommand]:
 
 
 @operation()
-def file_set(files: Mapping[str, TextFile | None]) -> Iterator[StringCommand | FileUploadCommand]:
+def file_set(files: Mapping[str, TextFile | None]) -> Commands:
     """
     Have these files, whole or not at all.
 
@@ -83,7 +86,7 @@ def file_set(files: Mapping[str, TextFile | None]) -> Iterator[StringCommand | F
 
 
 @operation()
-def units(units: Sequence[Unit]) -> Iterator[StringCommand]:
+def units(units: Sequence[Unit]) -> Commands:
     """
     Have systemd units as wanted: loaded as written, enabled, active and started after all that they read; or gone.
 
