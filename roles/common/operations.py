@@ -8,7 +8,8 @@ from hashlib import sha256
 from io import BytesIO
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, PyinfraCommand, QuoteString, StringCommand, operation
+from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+from pyinfra.api.command import PyinfraCommand
 
 from roles.common.facts import FileStates, UnitStates
 
