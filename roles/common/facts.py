@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -115,6 +114,24 @@ def _timestamp(text: str) -> float:
     return datetime.strptime(text, "%a %Y-%m-%d %H:%M:%S.%f UTC").replace(tzinfo=UTC).timestamp()
 
 
-def quoted(words: Sequence[str]) -> str:
-    """Return words as one shell-safe string, for a command that is built as text."""
-    return shlex.join(words)
+@dataclass(frozen=True)
+class ProgramState:
+    """An installed program under ``/opt/metal2model``."""
+
+    current: str
+    """Name of the version that the ``current`` link points to; "" for none."""
+    complete: bool
+    """The wanted version's directory stands; it gets its name only when it is whole."""
+
+
+class Program(FactBase[ProgramState]):
+    """Which version of a program is current, and whether the wanted one is installed."""
+
+    def command(self, root: str, version: str) -> StringCommand:
+        """``root``: the program's directory, with one subdirectory for each version."""
+        current, wanted = QuoteString(f"{root}/current"), QuoteString(f"{root}/{version}")
+        return StringCommand("readlink --", current, "|| echo; if [ -d", wanted, "]; then echo complete; fi")
+
+    def process(self, output: list[str]) -> ProgramState:
+        """Read the link's target, then ``complete`` if the wanted version stands."""
+        return ProgramState(current=output[0].rsplit("/", 1)[-1], complete="complete" in output[1:])

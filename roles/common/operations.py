@@ -6,15 +6,19 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
+from pathlib import Path
 
 from pyinfra import host
 from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
 from pyinfra.api.command import PyinfraCommand
 
-from roles.common.facts import FileStates, UnitStates
+from roles.common.facts import FileStates, Program, UnitStates
 
 Commands = Generator[PyinfraCommand, None, None]
 """What an operation yields: commands for the host, none when it is as wanted."""
+
+
+FETCH = Path(__file__).parent / "files" / "fetch.sh"
 
 
 @dataclass(frozen=True)
@@ -110,3 +114,29 @@ def units(units: Sequence[Unit]) -> Commands:
     yield from steps
     if not steps:
         host.noop(f"{len(units)} units run as written")
+
+
+@operation()
+def program(root: str, version: str, script: str, arguments: Sequence[str]) -> Commands:
+    """
+    Have a version of a program in ``root/version``, with ``root/current`` pointing to it.
+
+    + root: the program's directory
+    + version: name of the wanted subdirectory
+    + script: sh text that fills ``$1`` from ``$2``..., with ``fetch`` at hand; it runs only when the version is missing
+    + arguments: ``$2``... of the script
+
+    The version's directory is filled under another name and renamed when it is whole, so a run that was
+    killed half-way leaves nothing that looks installed, and a rollback is one link.
+    """
+    state = host.get_fact(Program, root=root, version=version)
+    target = f"{root}/{version}"
+    if not state.complete:
+        yield StringCommand("sh -c", QuoteString(FETCH.read_text() + script), "sh",
+                            QuoteString(target), *map(QuoteString, arguments))  # fmt: skip
+    if state.current != version:
+        link = f"{root}/current"
+        yield StringCommand("ln -sfn --", QuoteString(version), QuoteString(f"{link}.part"),
+                            "&& mv -fT --", QuoteString(f"{link}.part"), QuoteString(link))  # fmt: skip
+    if state.complete and state.current == version:
+        host.noop(f"{version} is installed and current")

@@ -22,6 +22,14 @@ class OptionError(InventoryError):
     """One or more role options in the inventory are wrong; the message has one line for each."""
 
 
+class OptionProblem(ValueError):
+    """What a validator of several options raises, naming the one to change."""
+
+    def __init__(self, option: str, message: str) -> None:
+        super().__init__(message)
+        self.option = option
+
+
 class Options(BaseModel):
     """Base of every role's options: frozen, strict, and unknown names refused."""
 
@@ -54,6 +62,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def _explain(root: type[Options], detail: ErrorDetails, path: str) -> str:
     loc = [part for part in detail["loc"] if part != "[key]"]
+    if isinstance(cause := detail.get("ctx", {}).get("error"), OptionProblem):
+        loc.append(cause.option)
     full = "/".join([*([path] if path else []), *map(str, loc)]) or "the host's options"
     kind, given = detail["type"], detail["input"]
     if kind == "extra_forbidden":

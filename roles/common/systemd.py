@@ -1,0 +1,26 @@
+"""Text of systemd units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+_PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
+
+
+def exec_line(words: Iterable[str]) -> str:
+    """Return words as an ``ExecStart=`` line that hands exactly them to the program (systemd.service(5), COMMAND LINES)."""
+    return " ".join(_quoted(word.replace("$", "$$")) for word in words)
+
+
+def environment_word(name: str, value: str) -> str:
+    """Return one assignment for ``Environment=`` (systemd.exec(5)); there a dollar sign has no meaning."""
+    return _quoted(f"{name}={value}")
+
+
+def _quoted(word: str) -> str:
+    word = word.replace("%", "%%")
+    if _PLAIN.fullmatch(word.replace("%%", "").replace("$$", "")):
+        return word
+    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    return f'"{escaped}"'

@@ -1,0 +1,1 @@
+"""llama.cpp's HTTP server, one systemd unit for each named instance."""

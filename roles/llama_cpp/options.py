@@ -1,0 +1,221 @@
+"""Options of the llama_cpp role."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import cache
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
+
+CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
+Variant = Literal[
+    "x64", "arm64", "vulkan-x64", "cuda-12.8-x64", "cuda-13.4-x64", "rocm-10.0-x64", "sycl-fp16-x64", "sycl-fp32-x64"
+]
+
+RESERVED_ARGUMENTS = {
+    "-m": "model", "--model": "model", "--host": "host", "--port": "port", "--alias": "alias", "-a": "alias",
+    "--api-key": "api_key", "--api-key-file": "api_key", "--metrics": "metrics", "-c": "context_length",
+    "--ctx-size": "context_length", "-np": "parallel", "--parallel": "parallel", "-t": "threads",
+    "--threads": "threads", "-ngl": "gpu_layers", "--gpu-layers": "gpu_layers", "--n-gpu-layers": "gpu_layers",
+    "-ctk": "cache_type_k", "--cache-type-k": "cache_type_k", "-ctv": "cache_type_v",
+    "--cache-type-v": "cache_type_v", "--numa": "numa", "-fa": "flash_attention", "--flash-attn": "flash_attention",
+    "--load-mode": "load_mode", "-lm": "load_mode", "--cors-origins": "cors_origins",
+}  # fmt: skip
+"""Flags of llama-server that an option of this role already sets -> that option."""
+
+REMOVED_ARGUMENTS = {
+    "--mmap": "load_mode: mmap",
+    "--no-mmap": "load_mode: none",
+    "--mlock": "load_mode: mlock",
+    "--draft": "extra_arguments: --spec-draft-n-max",
+    "--draft-max": "extra_arguments: --spec-draft-n-max",
+    "--draft-min": "extra_arguments: --spec-draft-n-min",
+}
+"""Flags that llama-server no longer has -> what to write instead (tools/server/README.md upstream)."""
+
+
+@cache
+def releases() -> dict[str, dict[str, dict[str, str]]]:
+    """Return the pinned assets: version -> variant -> asset -> sha256."""
+    pins: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(Path(__file__).with_name("releases.yaml").read_text())
+    return pins
+
+
+class LlamaCppInstanceOptions(Options):
+    """One llama-server: one model on one port, in its own unit ``llama-server@NAME.service``."""
+
+    advice: ClassVar[dict[str, str]] = {
+        "n_gpu_layers": "write gpu_layers",
+        "ngl": "write gpu_layers",
+        "ctx_size": "write context_length",
+        "n_ctx": "write context_length",
+        "api_key_file": "the key stands in /etc/metal2model/llama_cpp/NAME.key on the host; write api_key: True or False",
+    }
+
+    model: str = ""
+    """Name of a model under `models/wanted`. Required while `present`."""
+
+    port: Port | None = None
+    """TCP port. Required while `present`: upstream's own default has moved between releases."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but a loopback address exposes the model to that network."""
+
+    alias: str | None = None
+    """Model name in the API (`/v1/models`). None: the instance's name."""
+
+    context_length: Annotated[int, Field(ge=0)] = 4096
+    """Tokens of context, shared by the `parallel` slots. 0: what the model was trained with."""
+
+    parallel: Annotated[int, Field(ge=1)] = 1
+    """Requests that are answered at the same time; each gets `context_length` / `parallel` tokens."""
+
+    threads: Annotated[int, Field(ge=1)] | None = None
+    """CPU threads for generation. None: the physical cores that the unit may use."""
+
+    gpu_layers: Annotated[int, Field(ge=0)] | Literal["auto", "all"] = "auto"
+    """Layers kept in GPU memory; `auto` lets the server fit them. Without effect on a CPU build."""
+
+    flash_attention: Literal["on", "off", "auto"] = "auto"
+    """Flash attention. A quantised `cache_type_v` needs it."""
+
+    cache_type_k: CacheType = "f16"
+    """Data type of the keys in the KV cache."""
+
+    cache_type_v: CacheType = "f16"
+    """Data type of the values in the KV cache."""
+
+    load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] = "auto"
+    """How the weights come into memory. The modes with `mlock` let the unit lock any amount of memory."""
+
+    numa: Literal["none", "distribute", "isolate", "interleave"] | Annotated[int, Field(ge=0)] = "none"
+    """
+    Memory and CPUs on a host with several NUMA nodes: `distribute` and `isolate` are llama-server's own strategies,
+    `interleave` spreads the pages over all nodes (best for one large model on all sockets), a number binds the unit
+    to the memory and CPUs of that node.
+    """
+
+    metrics: bool = True
+    """Serve Prometheus metrics at `/metrics`."""
+
+    api_key: bool = True
+    """
+    Require a key. It is generated on the host, once, in `/etc/metal2model/llama_cpp/NAME.key` (root, 0600); a key that
+    stands there already is kept, so that you can bring your own.
+    """
+
+    cors_origins: list[str] = []
+    """Origins of web pages that may call the API from a browser. Empty: none but the server's own page."""
+
+    extra_arguments: list[str] = []
+    """Further arguments of llama-server, one word each, for what has no option here."""
+
+    environment: dict[str, str] = {}
+    """Environment variables of the server, such as `CUDA_VISIBLE_DEVICES` or `GGML_VK_VISIBLE_DEVICES`."""
+
+    golden_prompt: str = "Say hello."
+    """What `verify` asks the model; any answer that is not empty passes."""
+
+    golden_max_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Tokens that `verify` lets the answer have."""
+
+    min_tokens_per_second: Annotated[float, Field(ge=0)] = 0.0
+    """`verify` fails when the golden prompt is answered more slowly. 0: any speed will do."""
+
+    ready_timeout_seconds: Seconds = 600
+    """How long `verify` waits for the model to load."""
+
+    present: bool = True
+    """False: the unit is stopped and removed, its key with it; model files stay."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.present and not self.model:
+            raise OptionProblem("model", "this option is required and has no default")
+        if self.present and self.port is None:
+            raise OptionProblem("port", "this option is required and has no default")
+        if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
+            raise OptionProblem(
+                "cache_type_v", f"{self.cache_type_v!r} needs flash attention; remove flash_attention: 'off', or use 'f16'"
+            )
+        for argument in self.extra_arguments:
+            flag = argument.split("=", 1)[0]
+            if option := RESERVED_ARGUMENTS.get(flag):
+                raise OptionProblem("extra_arguments", f"{flag} is set by the option {option!r}; use that")
+            if instead := REMOVED_ARGUMENTS.get(flag):
+                raise OptionProblem("extra_arguments", f"llama-server no longer has {flag}; write {instead}")
+        return self
+
+
+class LlamaCppOptions(Options):
+    """llama.cpp's HTTP server, one systemd unit for each named instance."""
+
+    source: Literal["release", "build", "package", "existing"] = "release"
+    """
+    Where llama-server comes from: upstream's `release` archive, a `build` from its source on the host, the
+    distribution's `package` (llama.cpp-tools: Debian forky and later), or an `existing` program at `binary`.
+    """
+
+    version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "b11146"
+    """Upstream tag, for `release` and `build`. Digests of the default are pinned; another one needs `sha256`."""
+
+    variant: Variant | None = None
+    """Which release archive. None: the CPU build for the host's architecture."""
+
+    sha256: Sha256 | None = None
+    """Digest of the release archive, or of the source archive for `build`."""
+
+    cudart_sha256: Sha256 | None = None
+    """Digest of the `cudart-` archive that belongs to a CUDA release archive."""
+
+    download_url: HttpUrl = "https://github.com/ggml-org/llama.cpp"
+    """Where the project's `releases/download/` and `archive/refs/tags/` are served; a proxy of it works as well."""
+
+    build_backend: Literal["cpu", "cuda", "vulkan", "sycl"] = "cpu"
+    """What `build` compiles for. The compiler of the backend (nvcc, glslc, icx) must be on the host."""
+
+    build_options: list[str] = []
+    """Further CMake options of `build`, such as `-DGGML_CUDA_F16=ON`."""
+
+    binary: Annotated[str, Field(pattern="^/")] | None = None
+    """Absolute path of llama-server on the host, for `existing`."""
+
+    instances: dict[InstanceName, LlamaCppInstanceOptions] = {}
+    """The servers, by name."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.source == "existing" and self.binary is None:
+            raise OptionProblem("binary", "required with source: 'existing'; give the absolute path of llama-server")
+        if self.source != "existing" and self.binary is not None:
+            raise OptionProblem("binary", f"has no effect with source: {self.source!r}; write source: 'existing' or remove it")
+        if self.source == "build" and self.sha256 is None:
+            raise OptionProblem(
+                "sha256", f"required with source: 'build'; give the digest of {self.download_url}"
+                f"/archive/refs/tags/{self.version}.tar.gz"
+            )
+        if self.source == "release" and self.sha256 is None:
+            self._check_pinned()
+        for port, count in Counter(i.port for i in self.instances.values() if i.present).items():
+            if count > 1:
+                names = ", ".join(sorted(n for n, i in self.instances.items() if i.present and i.port == port))
+                raise OptionProblem("instances", f"port {port} is used by {count} of them ({names}); give each its own")
+        return self
+
+    def _check_pinned(self) -> None:
+        pins = releases().get(self.version)
+        if pins is None:
+            raise OptionProblem(
+                "sha256", f"required for version {self.version!r}, whose digest is not pinned here"
+                f"{did_you_mean(self.version, releases())}; take it from {self.download_url}/releases/tag/{self.version}"
+            )
+        if self.variant and self.variant not in pins:
+            raise OptionProblem(
+                "sha256", f"required for variant {self.variant!r}, whose digest is not pinned for {self.version} "
+                f"(pinned: {', '.join(pins)}); take it from {self.download_url}/releases/tag/{self.version}"
+            )
