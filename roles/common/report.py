@@ -1,0 +1,115 @@
+"""What a run found out about its hosts, shown once for all of them: a table for people, JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
+
+from pyinfra import host, state
+from pyinfra.api import operation
+
+from roles.common.operations import Commands
+
+
+class Report:
+    """
+    One row for each host of the fleet.
+
+    Hosts fill it in one operation and show it in the next, `shown`: pyinfra lets no host begin an operation before all
+    have ended the one before it, so the first that arrives there has all rows.
+    """
+
+    def __init__(self, title: str) -> None:
+        """Begin an empty report."""
+        self.title = title
+        self._rows: dict[str, Mapping[str, object]] = {}
+        self._data: dict[str, object] = {}
+        self._printed = False
+
+    def add(self, host: str, row: Mapping[str, object], data: object = None) -> None:
+        """
+        Set a host's row: column -> value; a list has one line for each item, None is "?".
+
+        ``data`` is what JSON says of the host instead, a dataclass or what the json module takes.
+        """
+        self._rows[host] = row
+        self._data[host] = row if data is None else data
+
+    def table(self) -> str:
+        """Return the table, columns aligned for a terminal, hosts by name."""
+        columns = list(dict.fromkeys(column for row in self._rows.values() for column in row))
+        lines = [[["host"], *([column] for column in columns)]]
+        lines += [[[name], *(_cell(row.get(column)) for column in columns)] for name, row in sorted(self._rows.items())]
+        widths = [max(_width(text) for line in lines for text in line[at]) for at in range(len(columns) + 1)]
+        lines.insert(1, [["-" * width] for width in widths])
+        text = [self.title, ""]
+        for line in lines:
+            for at in range(max(map(len, line))):
+                parts = [cell[at] if at < len(cell) else "" for cell in line]
+                padded = [part + " " * (width - _width(part)) for part, width in zip(parts, widths, strict=True)]
+                text.append("  ".join(padded).rstrip())
+        return "\n".join(text)
+
+    def json(self) -> str:
+        """Return ``{"title": ..., "hosts": {name: data}}``, hosts by name."""
+        hosts = dict(sorted(self._data.items()))
+        return json.dumps({"title": self.title, "hosts": hosts}, default=_plain, ensure_ascii=False, indent=2)
+
+    def print_once(self, json_to: str | None = None) -> None:
+        """
+        Print the table on stdout, the first time that this is called.
+
+        ``json_to``: a file that gets the JSON, too; "-" prints it on stdout instead of the table.
+        Raises OSError when the file cannot be written.
+        """
+        if self._printed:
+            return
+        self._printed = True
+        if json_to == "-":
+            print(self.json(), flush=True)
+            return
+        print("\n" + self.table() + "\n", flush=True)
+        if json_to:
+            Path(json_to).write_text(self.json() + "\n", encoding="utf-8")
+
+
+@operation()
+def shown(report: Report, json_to: str | None = None) -> Commands:
+    """
+    Show a report that the hosts filled in the operations before.
+
+    + report: one and the same for all hosts
+    + json_to: see `Report.print_once`
+    """
+    if state.is_executing:
+        report.print_once(json_to)
+    host.noop("the report is printed once for all hosts")
+    yield from ()
+
+
+def _cell(value: object) -> list[str]:
+    if isinstance(value, list | tuple):
+        return [line for item in value for line in _cell(item)] or ["-"]
+    if value is None:
+        return ["?"]
+    if isinstance(value, bool):
+        return ["yes" if value else "no"]
+    return str(value).splitlines() or [""]
+
+
+def _width(text: str) -> int:
+    """Columns that the text takes in a terminal: two for a Chinese character, none for a combining mark."""
+    return sum(
+        0 if unicodedata.combining(character) else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+        for character in text
+    )
+
+
+def _plain(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    raise TypeError(f"{value!r} cannot be written as JSON")
