@@ -123,7 +123,7 @@ class DisplayController:
 
 @dataclass(frozen=True)
 class HardwareReport:
-    """A host as its kernel describes it; a field whose part of sysfs is missing, as in containers, keeps its default."""
+    """A host as its kernel describes it; where sysfs lacks a part, as in containers, a field keeps its default."""
 
     os: OperatingSystem = OperatingSystem()
     architecture: str = ""
@@ -442,7 +442,7 @@ def suggested_tags(report: HardwareReport) -> list[str]:
     return (cards or ["cpu"]) + (["numa"] if len(report.nodes) > 1 else [])
 
 
-NumaChoice = Literal["none", "interleave", "distribute"] | Annotated[int, Field(ge=0)]
+NumaChoice = Literal["none", "interleave", "distribute", "isolate"] | Annotated[int, Field(ge=0)]
 """Where a server's memory shall lie: wherever it falls, evenly on all nodes, where the engine itself puts it, or on
 the node with this index together with the server's processors."""
 
@@ -454,8 +454,8 @@ class NumaPolicy:
     policy: Literal["", "interleave", "bind"] = ""
     mask: str = ""
     cpu_affinity: str = ""
-    cores: int = 0
-    """Physical cores that the server then has: the best number of threads."""
+    physical_cores: int = 0
+    """Those that the server then has: the best number of threads."""
 
     @property
     def directives(self) -> list[str]:
@@ -468,8 +468,8 @@ def numa_policy(report: HardwareReport, choice: NumaChoice) -> NumaPolicy:
     """
     Return how systemd must start a server so that its memory lies as chosen.
 
-    "distribute" is the engine's own work (llama.cpp: ``--numa distribute``), systemd leaves it alone; with
-    "interleave" and a node, llama.cpp is told ``--numa numactl``. On a host with one node no directive is
+    "distribute" and "isolate" are the engine's own work (llama.cpp: ``--numa distribute``), systemd leaves them
+    alone; with "interleave" and a node, llama.cpp is told ``--numa numactl``. On a host with one node no directive is
     needed, and a container may be refused one: set_mempolicy(2) wants CAP_SYS_NICE there.
     A node that does not exist is `numa_problems`'s to tell.
     """
@@ -479,7 +479,7 @@ def numa_policy(report: HardwareReport, choice: NumaChoice) -> NumaPolicy:
     if choice == "interleave" and len(report.nodes) > 1:
         with_memory = cpu_list(node.index for node in report.nodes if node.memory_mib)
         return NumaPolicy("interleave", with_memory, "", report.cpu.cores)
-    return NumaPolicy(cores=report.cpu.cores)
+    return NumaPolicy(physical_cores=report.cpu.cores)
 
 
 def numa_problems(report: HardwareReport, choice: NumaChoice) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -17,33 +17,38 @@ from roles.common.operations import Commands
 
 class Report:
     """
-    One row for each host of the fleet.
+    Rows for each host of the fleet.
 
     Hosts fill it in one operation and show it in the next, `shown`: pyinfra lets no host begin an operation before all
     have ended the one before it, so the first that arrives there has all rows.
     """
 
-    def __init__(self, title: str) -> None:
-        """Begin an empty report."""
+    def __init__(self, title: str, columns: Sequence[str] | None = None) -> None:
+        """Begin an empty report; ``columns`` are those that the table shows, None for all. JSON has every one."""
         self.title = title
-        self._rows: dict[str, Mapping[str, object]] = {}
-        self._data: dict[str, object] = {}
+        self._columns = columns
+        self._rows: dict[tuple[str, object], Mapping[str, object]] = {}
         self._printed = False
 
-    def add(self, host: str, row: Mapping[str, object], data: object = None) -> None:
+    def add(self, host: str, row: Mapping[str, object]) -> None:
         """
-        Set a host's row: column -> value; a list has one line for each item, None is "?".
+        Add a row of a host: column -> value.
 
-        ``data`` is what JSON says of the host instead, a dataclass or what the json module takes.
+        The first column tells a host's rows apart: one with the same value replaces the former, because pyinfra's
+        change detection, without ``-y``, runs an operation twice.
         """
-        self._rows[host] = row
-        self._data[host] = row if data is None else data
+        self._rows[host, next(iter(row.values()), None)] = row
+
+    def rows(self, host: str) -> list[Mapping[str, object]]:
+        """Return the rows of a host in the order in which they came."""
+        return [row for (name, _), row in self._rows.items() if name == host]
 
     def table(self) -> str:
-        """Return the table, columns aligned for a terminal, hosts by name."""
-        columns = list(dict.fromkeys(column for row in self._rows.values() for column in row))
+        """Return the table for a terminal, hosts by name. A list has one line for each item, None is "?"."""
+        hosts = sorted({name for name, _ in self._rows})
+        columns = self._columns or list(dict.fromkeys(column for row in self._rows.values() for column in row))
         lines = [[["host"], *([column] for column in columns)]]
-        lines += [[[name], *(_cell(row.get(column)) for column in columns)] for name, row in sorted(self._rows.items())]
+        lines += [[[name], *(_cell(row.get(column)) for column in columns)] for name in hosts for row in self.rows(name)]
         widths = [max(_width(text) for line in lines for text in line[at]) for at in range(len(columns) + 1)]
         lines.insert(1, [["-" * width] for width in widths])
         text = [self.title, ""]
@@ -55,18 +60,18 @@ class Report:
         return "\n".join(text)
 
     def json(self) -> str:
-        """Return ``{"title": ..., "hosts": {name: data}}``, hosts by name."""
-        hosts = dict(sorted(self._data.items()))
+        """Return ``{"title": ..., "hosts": {name: [row, ...]}}``, hosts by name; dataclasses become objects."""
+        hosts = {name: self.rows(name) for name in sorted({name for name, _ in self._rows})}
         return json.dumps({"title": self.title, "hosts": hosts}, default=_plain, ensure_ascii=False, indent=2)
 
     def print_once(self, json_to: str | None = None) -> None:
         """
-        Print the table on stdout, the first time that this is called.
+        Print the table on stdout, the first time that this is called while operations are executed.
 
         ``json_to``: a file that gets the JSON, too; "-" prints it on stdout instead of the table.
         Raises OSError when the file cannot be written.
         """
-        if self._printed:
+        if self._printed or not state.is_executing:
             return
         self._printed = True
         if json_to == "-":
@@ -85,8 +90,7 @@ def shown(report: Report, json_to: str | None = None) -> Commands:
     + report: one and the same for all hosts
     + json_to: see `Report.print_once`
     """
-    if state.is_executing:
-        report.print_once(json_to)
+    report.print_once(json_to)
     host.noop("the report is printed once for all hosts")
     yield from ()
 

@@ -22,5 +22,7 @@ def _quoted(word: str) -> str:
     word = word.replace("%", "%%")
     if _PLAIN.fullmatch(word.replace("%%", "").replace("$$", "")):
         return word
-    escaped = word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    escaped = (
+        word.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t").replace("\r", "\\r")
+    )
     return f'"{escaped}"'

@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pyinfra.api import deploy
 
 from roles.common.apt import packages
-from roles.common.hardware import HardwareReport
+from roles.common.hardware import HardwareReport, numa_problems
 from roles.common.model import Model
-from roles.common.operations import TextFile, Unit, file_set, program, units
+from roles.common.operations import TextFile, Unit, file_set, program, refuse, units
 from roles.llama_cpp.operations import keys
-from roles.llama_cpp.options import LlamaCppInstanceOptions, LlamaCppOptions, releases
+from roles.llama_cpp.options import LlamaCppOptions, releases
+from roles.llama_cpp.units import ROOT, key_file, reads, render, unit_file, unit_name
 
-ROOT = "/opt/metal2model/llama.cpp"
-HERE = Path(__file__).parent
-TEMPLATES = Environment(
-    loader=FileSystemLoader(HERE / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,  # noqa: S701 - unit files, not HTML
-)
+SCRIPTS = Path(__file__).parent / "files"
+RELEASE_VARIANTS = {"amd64": "x64", "arm64": "arm64"}
+"""Debian architecture -> upstream's CPU build for it."""
 
-BUILD_OPTIONS = {"cpu": [], "cuda": ["-DGGML_CUDA=ON"], "vulkan": ["-DGGML_VULKAN=ON"],
-                 "sycl": ["-DGGML_SYCL=ON", "-DCMAKE_C_COMPILER=icx", "-DCMAKE_CXX_COMPILER=icpx"]}  # fmt: skip
+BACKEND_OPTIONS = {
+    "cpu": [],
+    "cuda": ["-DGGML_CUDA=ON"],
+    "vulkan": ["-DGGML_VULKAN=ON"],
+    "sycl": ["-DGGML_SYCL=ON", "-DCMAKE_C_COMPILER=icx", "-DCMAKE_CXX_COMPILER=icpx"],
+}
 """CMake options of each backend (docs/build.md upstream)."""
 
 
@@ -36,28 +33,67 @@ def deploy_llama_cpp(options: LlamaCppOptions, models: Mapping[str, Model], repo
     """Install llama-server and run the declared instances."""
     present = {name: instance for name, instance in options.instances.items() if instance.present}
     gone = [name for name, instance in options.instances.items() if not instance.present]
-    packages(name="Install what llama-server needs", names=needed_packages(options))
+    refuse(name="Check against the hardware", problems=problems(options, report))
+    if wanted := needed_packages(options):
+        packages(name="Install what llama-server needs", names=wanted)
     if options.source in ("release", "build"):
-        version = installed_name(options, report.architecture)
-        script = (HERE / "files" / f"{options.source}.sh").read_text()
-        arguments = archives(options, report.architecture) + (cmake_options(options) if options.source == "build" else [])
+        version, arguments = installation(options, report.architecture)
+        script = (SCRIPTS / f"{options.source}.sh").read_text()
         program(name=f"Install llama-server {version}", root=ROOT, version=version, script=script, arguments=arguments)
     keys(name="Have the API keys", paths={key_file(n): i.present and i.api_key for n, i in options.instances.items()})
     if gone:
-        units(name="Stop removed instances", units=[Unit(unit_name(name), present=False) for name in gone])
-    files = {unit_file(name): TextFile(render(name, i, options, models[i.model], report)) for name, i in present.items()}
-    file_set(name="Write the units", files={**files, **{unit_file(name): None for name in gone}})
-    units(name="Run the instances", units=[Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()])
+        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
+    texts = {
+        unit_file(name): TextFile(render(name, i, options, models[i.model], report)) for name, i in present.items()
+    }
+    file_set(name="Write the units", files={**texts, **{unit_file(name): None for name in gone}})
+    wanted_units = [Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()]
+    units(name="Run the instances", units=wanted_units)
+
+
+def problems(options: LlamaCppOptions, report: HardwareReport) -> list[str]:
+    """Return what speaks against these options on this hardware."""
+    found = [
+        f"llama_cpp/instances/{name}/numa: {problem}"
+        for name, instance in options.instances.items()
+        if instance.present
+        for problem in numa_problems(report, instance.numa)
+    ]
+    if options.source == "release" and options.variant is None and report.architecture not in RELEASE_VARIANTS:
+        found.append(
+            f"llama_cpp/source: upstream releases no CPU build for {report.architecture!r}, only for "
+            f"{', '.join(RELEASE_VARIANTS)}; write source: 'build'"
+        )
+    return found
 
 
 def needed_packages(options: LlamaCppOptions) -> list[str]:
-    """Return the Debian packages that the chosen llama-server needs beside the base system."""
-    if options.source == "package":
-        return ["llama.cpp-tools"]
+    """Return the Debian packages that the chosen llama-server needs."""
     if options.source == "existing":
         return []
-    runtime = ["curl", "libgomp1", "libssl3t64|libssl3"]
+    if options.source == "package":
+        return ["llama.cpp-tools"]
     if options.source == "build":
-        backend = {"vulkan": ["libvulkan-dev", "glslc"]}.get(options.build_backend, [])
-        return [*runtime, "build-essential", "cmake", "ninja-build", "libssl-dev", *backend]
-    return [*runtime, *(["libvulkan1"] if options.variant and options.variant.startswith("vulkan") else [])]
+        vulkan = ["libvulkan-dev", "glslc"] if options.build_backend == "vulkan" else []
+        return ["curl", "build-essential", "cmake", "ninja-build", "libssl-dev", *vulkan]
+    vulkan = ["libvulkan1"] if options.variant and options.variant.startswith("vulkan") else []
+    return ["curl", "libgomp1", *vulkan]
+
+
+def installation(options: LlamaCppOptions, architecture: str) -> tuple[str, list[str]]:
+    """Return the name of the installed version, and the arguments of the script that installs it."""
+    if options.source == "build":
+        url = f"{options.download_url}/archive/refs/tags/{options.version}.tar.gz"
+        cmake = [*BACKEND_OPTIONS[options.build_backend], *options.build_options]
+        return f"{options.version}-build-{options.build_backend}", [url, str(options.sha256), *cmake]
+    variant = options.variant or RELEASE_VARIANTS.get(architecture, architecture)
+    pins = dict(releases().get(options.version, {}).get(variant, {}))
+    archive = f"llama-{options.version}-bin-ubuntu-{variant}.tar.gz"
+    if options.sha256:
+        pins[archive] = options.sha256
+    if options.cudart_sha256:
+        pins[f"cudart-{archive}"] = options.cudart_sha256
+    base = f"{options.download_url}/releases/download/{options.version}"
+    return f"{options.version}-{variant}", [
+        word for name, digest in pins.items() for word in (f"{base}/{name}", digest)
+    ]

@@ -10,6 +10,7 @@ from pyinfra.api import QuoteString, StringCommand, operation
 from roles.common.operations import Commands
 from roles.llama_cpp.facts import Keys
 
+
 @operation()
 def keys(paths: Mapping[str, bool]) -> Commands:
     """
@@ -22,11 +23,13 @@ def keys(paths: Mapping[str, bool]) -> Commands:
     states = host.get_fact(Keys, paths=list(paths))
     missing = [path for path, present in paths.items() if present and path not in states]
     gone = [path for path, present in paths.items() if not present and path in states]
-    loose = [path for path, present in paths.items() if present and states.get(path, "600 root:root") != "600 root:root"]
+    loose = [
+        path for path, present in paths.items() if present and states.get(path, "600 root:root") != "600 root:root"
+    ]
     for path in missing:
         final, part = QuoteString(path), QuoteString(f"{path}.part")
-        yield StringCommand("install -D -m 0600 /dev/null", part, "&& head -c 32 /dev/urandom | sha256sum | cut -c 1-64 >",
-                            part, "&& mv -fT --", part, final)  # fmt: skip
+        random = "head -c 32 /dev/urandom | sha256sum | cut -c 1-64 >"
+        yield StringCommand("install -D -m 0600 /dev/null", part, "&&", random, part, "&& mv -fT --", part, final)
     for path in loose:
         yield StringCommand("chown root:root", QuoteString(path), "&& chmod 0600", QuoteString(path))
     if gone:

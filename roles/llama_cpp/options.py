@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
+from roles.common.hardware import NumaChoice
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
@@ -54,7 +55,7 @@ class LlamaCppInstanceOptions(Options):
         "ngl": "write gpu_layers",
         "ctx_size": "write context_length",
         "n_ctx": "write context_length",
-        "api_key_file": "the key stands in /etc/metal2model/llama_cpp/NAME.key on the host; write api_key: True or False",
+        "api_key_file": "the key is in /etc/metal2model/llama_cpp/NAME.key on the host; write api_key: True or False",
     }
 
     model: str = ""
@@ -93,11 +94,11 @@ class LlamaCppInstanceOptions(Options):
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] = "auto"
     """How the weights come into memory. The modes with `mlock` let the unit lock any amount of memory."""
 
-    numa: Literal["none", "distribute", "isolate", "interleave"] | Annotated[int, Field(ge=0)] = "none"
+    numa: NumaChoice = "none"
     """
-    Memory and CPUs on a host with several NUMA nodes: `distribute` and `isolate` are llama-server's own strategies,
-    `interleave` spreads the pages over all nodes (best for one large model on all sockets), a number binds the unit
-    to the memory and CPUs of that node.
+    Memory and CPUs on a host with several NUMA nodes: `interleave` spreads the pages over all nodes (best for one
+    large model on all sockets), a number binds the unit to the memory and CPUs of that node, `distribute` is
+    llama-server's own strategy, `none` leaves it to the kernel.
     """
 
     metrics: bool = True
@@ -105,8 +106,8 @@ class LlamaCppInstanceOptions(Options):
 
     api_key: bool = True
     """
-    Require a key. It is generated on the host, once, in `/etc/metal2model/llama_cpp/NAME.key` (root, 0600); a key that
-    stands there already is kept, so that you can bring your own.
+    Require a key. It is generated on the host, once, in `/etc/metal2model/llama_cpp/NAME.key` (root, 0600); a key
+    that stands there already is kept, so that you can bring your own.
     """
 
     cors_origins: list[str] = []
@@ -141,7 +142,8 @@ class LlamaCppInstanceOptions(Options):
             raise OptionProblem("port", "this option is required and has no default")
         if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
             raise OptionProblem(
-                "cache_type_v", f"{self.cache_type_v!r} needs flash attention; remove flash_attention: 'off', or use 'f16'"
+                "cache_type_v",
+                f"{self.cache_type_v!r} needs flash attention; remove flash_attention: 'off', or use 'f16'",
             )
         for argument in self.extra_arguments:
             flag = argument.split("=", 1)[0]
@@ -193,11 +195,14 @@ class LlamaCppOptions(Options):
         if self.source == "existing" and self.binary is None:
             raise OptionProblem("binary", "required with source: 'existing'; give the absolute path of llama-server")
         if self.source != "existing" and self.binary is not None:
-            raise OptionProblem("binary", f"has no effect with source: {self.source!r}; write source: 'existing' or remove it")
+            raise OptionProblem(
+                "binary", f"has no effect with source: {self.source!r}; write source: 'existing' or remove it"
+            )
         if self.source == "build" and self.sha256 is None:
             raise OptionProblem(
-                "sha256", f"required with source: 'build'; give the digest of {self.download_url}"
-                f"/archive/refs/tags/{self.version}.tar.gz"
+                "sha256",
+                f"required with source: 'build'; give the digest of {self.download_url}"
+                f"/archive/refs/tags/{self.version}.tar.gz",
             )
         if self.source == "release" and self.sha256 is None:
             self._check_pinned()
@@ -211,11 +216,13 @@ class LlamaCppOptions(Options):
         pins = releases().get(self.version)
         if pins is None:
             raise OptionProblem(
-                "sha256", f"required for version {self.version!r}, whose digest is not pinned here"
-                f"{did_you_mean(self.version, releases())}; take it from {self.download_url}/releases/tag/{self.version}"
+                "sha256",
+                f"required for version {self.version!r}, whose digest is not pinned here"
+                f"{did_you_mean(self.version, releases())}; take it from {self.download_url}/releases/tag/{self.version}",
             )
         if self.variant and self.variant not in pins:
             raise OptionProblem(
-                "sha256", f"required for variant {self.variant!r}, whose digest is not pinned for {self.version} "
-                f"(pinned: {', '.join(pins)}); take it from {self.download_url}/releases/tag/{self.version}"
+                "sha256",
+                f"required for variant {self.variant!r}, whose digest is not pinned for {self.version} "
+                f"(pinned: {', '.join(pins)}); take it from {self.download_url}/releases/tag/{self.version}",
             )

@@ -11,22 +11,26 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 POLL_SECONDS = 0.2
 
 
 def unit_properties(unit: str) -> dict[str, str]:
+    """Return what systemd says of a unit."""
     wanted = "LoadState,ActiveState,SubState,NRestarts,Result"
-    shown = subprocess.run(["systemctl", "show", "--property", wanted, "--", unit], capture_output=True, text=True, check=False)
+    shown = subprocess.run(
+        ["systemctl", "show", "--property", wanted, "--", unit], capture_output=True, text=True, check=False
+    )
     return dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
 
 
 def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> Any:
+    """Return the JSON of a GET, or of a POST when there is a body. Raises OSError and ValueError."""
     headers = {"Content-Type": "application/json"}
     if endpoint["api_key_file"]:
-        with open(endpoint["api_key_file"], encoding="ascii") as file:
-            headers["Authorization"] = "Bearer " + file.readline().strip()
+        headers["Authorization"] = "Bearer " + Path(endpoint["api_key_file"]).read_text(encoding="ascii").split()[0]
     data = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(endpoint["url"] + path, data, headers)
     # A proxy of the environment must not see requests to this very host.
@@ -59,6 +63,7 @@ def wait_until_healthy(endpoint: dict[str, Any]) -> str:
 
 
 def last_log_lines(unit: str) -> str:
+    """Return a unit's last words, on one line."""
     shown = subprocess.run(
         ["journalctl", "--unit", unit, "--lines", "3", "--output", "cat", "--no-pager"],
         capture_output=True, text=True, check=False,
@@ -67,12 +72,15 @@ def last_log_lines(unit: str) -> str:
 
 
 def check(endpoint: dict[str, Any]) -> dict[str, Any]:
-    result: dict[str, Any] = {"health": "", "model": "", "answer": "", "tokens_per_second": None, "problems": []}
+    """Return what one endpoint proved: fields of roles/verify/facts.py's EndpointCheck."""
+    result: dict[str, Any] = {"problems": []}
     problems: list[str] = result["problems"]
     unit = unit_properties(endpoint["unit"])
     result["unit"] = f"{unit.get('ActiveState', 'unknown')} ({unit.get('SubState', '')})"
     if unit.get("LoadState") != "loaded":
-        problems.append(f"{endpoint['unit']} is {unit.get('LoadState', 'unknown')}, required is an active unit; run deploys/full.py")
+        problems.append(
+            f"{endpoint['unit']} is {unit.get('LoadState', 'unknown')}, required is an active unit; run deploys/full.py"
+        )
         return result
     if problem := wait_until_healthy(endpoint):
         result["health"] = "failed"
@@ -85,7 +93,9 @@ def check(endpoint: dict[str, Any]) -> dict[str, Any]:
         served = [model["id"] for model in call(endpoint, "/v1/models")["data"]]
         result["model"] = ", ".join(served)
         if endpoint["model"] not in served:
-            problems.append(f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?")
+            problems.append(
+                f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?"
+            )
         answer(endpoint, result)
     except urllib.error.HTTPError as error:
         said = error.read(300).decode(errors="replace")
@@ -118,9 +128,13 @@ def answer(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
     result["answer"] = text
     result["tokens_per_second"] = round(speed, 1)
     if not text.strip():
-        result["problems"].append("the golden prompt got an empty answer; required is text; is the chat template right?")
+        result["problems"].append(
+            "the golden prompt got an empty answer; required is text; is the chat template right?"
+        )
     if tokens > endpoint["max_tokens"]:
-        result["problems"].append(f"the answer has {tokens} tokens, {endpoint['max_tokens']} were allowed; does the server honour max_tokens?")
+        result["problems"].append(
+            f"the answer has {tokens} tokens, {endpoint['max_tokens']} were allowed; does the server honour max_tokens?"
+        )
     if speed < endpoint["min_tokens_per_second"]:
         result["problems"].append(
             f"{speed:.1f} tokens/s, required are {endpoint['min_tokens_per_second']:.1f} (min_tokens_per_second); "

@@ -1,0 +1,95 @@
+"""The whole declaration of a host: its tags and every role's options, loaded and checked once."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+from pyinfra.api import Host, Inventory
+from pyinfra.api.arguments import all_global_arguments
+from pyinfra.connectors.ssh import ConnectorData
+
+from roles.base.options import BaseOptions
+from roles.common.endpoint import Endpoint
+from roles.common.hardware import Tag
+from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
+from roles.llama_cpp.options import LlamaCppOptions
+from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
+from roles.mirrors.options import MirrorsOptions
+from roles.models.options import ModelsOptions
+from roles.tuning.options import TuningOptions
+
+PYINFRA_KEYS = frozenset(ConnectorData.__annotations__) | {name for name, _ in all_global_arguments()}
+"""Host data that pyinfra itself reads: how to connect, and arguments of every operation."""
+
+
+def _writable(target: str | None) -> str | None:
+    if target not in (None, "-") and not Path(target).absolute().parent.is_dir():
+        raise ValueError(
+            f"{str(Path(target).parent)!r} is no directory on this machine; create it, or choose another path"
+        )
+    return target
+
+
+class Declaration(Options):
+    """Everything that an inventory says about one host."""
+
+    tags: list[Tag]
+    """Hardware tags of the host, as in files/hardware.yaml: `cpu`, `b580`, `rtx4090`, `numa`, ..."""
+
+    lang: Literal["en", "zh"] = "en"
+    """Language of the preflight messages."""
+
+    json_to: Annotated[str | None, AfterValidator(_writable)] = Field(None, alias="json")
+    """Where `verify` and `probe` write their results as JSON: a path on the controller, or `-` for standard output."""
+
+    mirrors: MirrorsOptions = MirrorsOptions()
+    base: BaseOptions = BaseOptions()
+    tuning: TuningOptions = TuningOptions()
+    models: ModelsOptions = ModelsOptions()
+    llama_cpp: LlamaCppOptions | None = None
+
+    @model_validator(mode="after")
+    def _models_are_declared(self) -> Self:
+        for name, instance in (self.llama_cpp.instances if self.llama_cpp else {}).items():
+            if instance.present and instance.model not in self.models.wanted:
+                close = did_you_mean(instance.model, self.models.wanted)
+                raise OptionProblem(
+                    f"llama_cpp/instances/{name}/model",
+                    f"{instance.model!r} is not among models/wanted{close}; declare it there",
+                )
+        return self
+
+    def endpoints(self) -> list[Endpoint]:
+        """Return every server that must answer on this host."""
+        return llama_cpp_endpoints(self.llama_cpp) if self.llama_cpp else []
+
+
+def declaration_of(host: Host) -> Declaration:
+    """
+    Return what the inventory says of this host.
+
+    The first call checks every host of the run, and raises one `OptionError` with all problems of all hosts:
+    nothing has been changed anywhere by then.
+    """
+    return _fleet(host.inventory)[host.name]
+
+
+@cache
+def _fleet(inventory: Inventory) -> dict[str, Declaration]:
+    declarations, problems = {}, []
+    for host in inventory:
+        try:
+            declarations[host.name] = Declaration.load(declared(host.data.dict()), where=host.name)
+        except OptionError as error:
+            problems.append(str(error))
+    if problems:
+        raise OptionError("the inventory cannot be used as it is, and nothing was changed:\n" + "\n".join(problems))
+    return declarations
+
+
+def declared(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the host data that is ours: all but what pyinfra itself reads."""
+    return {key: value for key, value in data.items() if key not in PYINFRA_KEYS}

@@ -1,0 +1,99 @@
+"""Names and text of llama-server's units: pure functions of the options."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from roles.common.hardware import HardwareReport, NumaPolicy, numa_policy
+from roles.common.model import Model
+from roles.common.systemd import environment_word, exec_line
+from roles.llama_cpp.options import LlamaCppInstanceOptions, LlamaCppOptions
+
+ROOT = "/opt/metal2model/llama.cpp"
+USER = "llama-server"
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,
+)
+
+
+def unit_name(instance: str) -> str:
+    """Return the full name of an instance's unit."""
+    return f"llama-server@{instance}.service"
+
+
+def unit_file(instance: str) -> str:
+    """Return the path of an instance's unit."""
+    return f"/etc/systemd/system/{unit_name(instance)}"
+
+
+def key_file(instance: str) -> str:
+    """Return the path of an instance's API key."""
+    return f"/etc/metal2model/llama_cpp/{instance}.key"
+
+
+def server(options: LlamaCppOptions) -> str:
+    """Return the absolute path of llama-server on the host."""
+    if options.source == "existing":
+        assert options.binary is not None  # the options refuse it
+        return options.binary
+    return "/usr/bin/llama-server" if options.source == "package" else f"{ROOT}/current/llama-server"
+
+
+def reads(name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model) -> tuple[str, ...]:
+    """Return what the unit reads at its start, so that a change of any of it restarts it."""
+    program = [server(options), *([f"{ROOT}/current"] if options.source in ("release", "build") else [])]
+    return (unit_file(name), *program, model.path, *([key_file(name)] if instance.api_key else []))
+
+
+def uses_gpu(options: LlamaCppOptions) -> bool:
+    """Return whether the unit may open device nodes; a program of unknown make may."""
+    if options.source == "release":
+        return options.variant not in (None, "x64", "arm64")
+    return options.source != "build" or options.build_backend != "cpu"
+
+
+def command(
+    name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, policy: NumaPolicy
+) -> str:
+    """Return the unit's ``ExecStart=`` (tools/server/README.md upstream)."""
+    port = str(instance.port)
+    words = [server(options), "--model", model.path, "--alias", instance.alias or name,
+             "--host", instance.host, "--port", port, "--ctx-size", str(instance.context_length),
+             "--parallel", str(instance.parallel), "--threads", str(instance.threads or policy.cores or 1),
+             "--gpu-layers", str(instance.gpu_layers), "--flash-attn", instance.flash_attention,
+             "--cache-type-k", instance.cache_type_k, "--cache-type-v", instance.cache_type_v,
+             "--load-mode", instance.load_mode, "--offline",
+             "--cors-origins", ",".join(instance.cors_origins) or f"http://127.0.0.1:{port}"]  # fmt: skip
+    if instance.numa == "distribute":
+        words += ["--numa", "distribute"]
+    elif policy.directives:
+        words += ["--numa", "numactl"]
+    if instance.metrics:
+        words.append("--metrics")
+    line = exec_line([*words, *instance.extra_arguments])
+    # Expanded by systemd itself to where LoadCredential= put the key.
+    return f"{line} --api-key-file ${{CREDENTIALS_DIRECTORY}}/api_key" if instance.api_key else line
+
+
+def render(
+    name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, report: HardwareReport
+) -> str:
+    """Return the text of an instance's unit."""
+    policy = numa_policy(report, instance.numa)
+    return TEMPLATES.get_template("llama-server.service.j2").render(
+        name=name,
+        instance=instance,
+        command=command(name, instance, options, model, policy),
+        user=USER,
+        uses_gpu=uses_gpu(options),
+        key_file=key_file(name),
+        environment=[environment_word(key, value) for key, value in sorted(instance.environment.items())],
+        numa_settings=policy.directives,
+    )

@@ -1,0 +1,21 @@
+"""Deploy of the verify role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pyinfra.api import deploy
+
+from roles.common.endpoint import Endpoint
+from roles.common.report import Report
+from roles.verify.operations import asked, judged
+
+REPORT = Report("Verify: do the declared servers answer?")
+"""One for all hosts of the run: pyinfra runs a deploy once for each host, and this module is loaded once."""
+
+
+@deploy("Verify")
+def deploy_verify(endpoints: Sequence[Endpoint], json_to: str | None) -> None:
+    """Prove that every declared server answers; a host whose check fails is a failed host."""
+    asked(name="Ask the golden prompts", report=REPORT, endpoints=endpoints)
+    judged(name="Judge the answers", report=REPORT, json_to=json_to)
