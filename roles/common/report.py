@@ -27,10 +27,10 @@ class Report:
         """Begin an empty report; ``columns`` are those that the table shows, None for all. JSON has every one."""
         self.title = title
         self._columns = columns
-        self._rows: dict[tuple[str, object], Mapping[str, object]] = {}
+        self._rows: dict[tuple[str, object], Mapping[str, Any]] = {}
         self._printed = False
 
-    def add(self, host: str, row: Mapping[str, object]) -> None:
+    def add(self, host: str, row: Mapping[str, Any]) -> None:
         """
         Add a row of a host: column -> value.
 
@@ -39,7 +39,7 @@ class Report:
         """
         self._rows[host, next(iter(row.values()), None)] = row
 
-    def rows(self, host: str) -> list[Mapping[str, object]]:
+    def rows(self, host: str) -> list[Mapping[str, Any]]:
         """Return the rows of a host in the order in which they came."""
         return [row for (name, _), row in self._rows.items() if name == host]
 
@@ -48,7 +48,9 @@ class Report:
         hosts = sorted({name for name, _ in self._rows})
         columns = self._columns or list(dict.fromkeys(column for row in self._rows.values() for column in row))
         lines = [[["host"], *([column] for column in columns)]]
-        lines += [[[name], *(_cell(row.get(column)) for column in columns)] for name in hosts for row in self.rows(name)]
+        lines += [
+            [[name], *(_cell(row.get(column)) for column in columns)] for name in hosts for row in self.rows(name)
+        ]
         widths = [max(_width(text) for line in lines for text in line[at]) for at in range(len(columns) + 1)]
         lines.insert(1, [["-" * width] for width in widths])
         text = [self.title, ""]

@@ -218,7 +218,8 @@ class LlamaCppOptions(Options):
             raise OptionProblem(
                 "sha256",
                 f"required for version {self.version!r}, whose digest is not pinned here"
-                f"{did_you_mean(self.version, releases())}; take it from {self.download_url}/releases/tag/{self.version}",
+                f"{did_you_mean(self.version, releases())}; "
+                f"take it from {self.download_url}/releases/tag/{self.version}",
             )
         if self.variant and self.variant not in pins:
             raise OptionProblem(

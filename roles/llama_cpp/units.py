@@ -66,7 +66,7 @@ def command(
     port = str(instance.port)
     words = [server(options), "--model", model.path, "--alias", instance.alias or name,
              "--host", instance.host, "--port", port, "--ctx-size", str(instance.context_length),
-             "--parallel", str(instance.parallel), "--threads", str(instance.threads or policy.cores or 1),
+             "--parallel", str(instance.parallel), "--threads", str(instance.threads or policy.physical_cores or 1),
              "--gpu-layers", str(instance.gpu_layers), "--flash-attn", instance.flash_attention,
              "--cache-type-k", instance.cache_type_k, "--cache-type-v", instance.cache_type_v,
              "--load-mode", instance.load_mode, "--offline",

@@ -10,7 +10,8 @@ from roles.common.endpoint import Endpoint
 from roles.common.report import Report
 from roles.verify.operations import asked, judged
 
-REPORT = Report("Verify: do the declared servers answer?")
+COLUMNS = ("endpoint", "unit", "health", "model", "tokens/s", "verdict")
+REPORT = Report("Verify: do the declared servers answer?", COLUMNS)
 """One for all hosts of the run: pyinfra runs a deploy once for each host, and this module is loaded once."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import operation
@@ -27,7 +28,8 @@ def asked(report: Report, endpoints: Sequence[Endpoint]) -> Commands:
         checks = host.get_fact(EndpointChecks, endpoints=list(endpoints)) if endpoints else []
         if len(checks) != len(endpoints):
             checks = [EndpointCheck(endpoint.name, problems=(NOT_ASKED,)) for endpoint in endpoints]
-        report.add(host.name, row(checks), checks)
+        for check in checks:
+            report.add(host.name, row(check))
     host.noop(f"{len(endpoints)} endpoints asked")
     yield from ()
 
@@ -43,17 +45,19 @@ def judged(report: Report, json_to: str | None) -> Commands:
     problems: list[str] = []
     if state.is_executing:
         report.print_once(json_to)
-        problems = [f"{check.name}: {problem}" for check in report.data(host.name) for problem in check.problems]
+        problems = [f"{row['endpoint']}: {problem}" for row in report.rows(host.name) for problem in row["problems"]]
     yield from refuse._inner(problems=problems)
 
 
-def row(checks: Sequence[EndpointCheck]) -> dict[str, object]:
-    """Return a host's line of the table; its JSON has all that is known of the checks."""
+def row(check: EndpointCheck) -> dict[str, Any]:
+    """Return a check as a row of the report."""
     return {
-        "endpoint": [check.name for check in checks],
-        "unit": [check.unit for check in checks],
-        "health": [check.health for check in checks],
-        "model": [check.model for check in checks],
-        "tokens/s": ["-" if check.tokens_per_second is None else str(check.tokens_per_second) for check in checks],
-        "verdict": ["failed" if check.problems else "ok" for check in checks],
+        "endpoint": check.name,
+        "unit": check.unit,
+        "health": check.health,
+        "model": check.model,
+        "tokens/s": check.tokens_per_second,
+        "verdict": "failed" if check.problems else "ok",
+        "answer": check.answer,
+        "problems": list(check.problems),
     }
