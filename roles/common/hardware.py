@@ -248,8 +248,7 @@ class Hardware(FactBase[HardwareReport]):
 def cpu_set(text: str) -> frozenset[int]:
     """Return the numbers that the kernel's list format spells: "0-2,8" -> {0, 1, 2, 8}."""
     numbers: set[int] = set()
-    for part in filter(None, text.strip().split(",")):
-        first, _, last = part.partition("-")
+    for first, last in re.findall(r"(\d+)(?:-(\d+))?", text):
         numbers.update(range(int(first), int(last or first) + 1))
     return frozenset(numbers)
 
@@ -316,7 +315,7 @@ def _node(row: list[str], cores: Sequence[frozenset[int]]) -> NumaNode:
     index, cpus, memory = [*row, "", ""][:3]
     members = cpu_set(cpus)
     return NumaNode(
-        index=int(index),
+        index=_number(index),
         cpus=cpus,
         cores=sum(1 for core in cores if core <= members) or len(members),
         memory_mib=_kib(memory) >> 10,

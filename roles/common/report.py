@@ -9,10 +9,10 @@ from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pyinfra import host, state
+from pyinfra import state
 from pyinfra.api import operation
 
-from roles.common.operations import Commands
+from roles.common.operations import Commands, refuse
 
 
 class Report:
@@ -27,7 +27,7 @@ class Report:
         """Begin an empty report; ``columns`` are those that the table shows, None for all. JSON has every one."""
         self.title = title
         self._columns = columns
-        self._rows: dict[tuple[str, object], Mapping[str, Any]] = {}
+        self._rows: dict[tuple[str, str], Mapping[str, Any]] = {}
         self._printed = False
 
     def add(self, host: str, row: Mapping[str, Any]) -> None:
@@ -37,7 +37,7 @@ class Report:
         The first column tells a host's rows apart: one with the same value replaces the former, because pyinfra's
         change detection, without ``-y``, runs an operation twice.
         """
-        self._rows[host, next(iter(row.values()), None)] = row
+        self._rows[host, str(next(iter(row.values()), None))] = row
 
     def rows(self, host: str) -> list[Mapping[str, Any]]:
         """Return the rows of a host in the order in which they came."""
@@ -92,9 +92,12 @@ def shown(report: Report, json_to: str | None = None) -> Commands:
     + report: one and the same for all hosts
     + json_to: see `Report.print_once`
     """
-    report.print_once(json_to)
-    host.noop("the report is printed once for all hosts")
-    yield from ()
+    problems = []
+    try:
+        report.print_once(json_to)
+    except OSError as error:
+        problems.append(f"the report cannot be written to {json_to}: {error.strerror}; give another path")
+    yield from refuse._inner(problems=problems)
 
 
 def _cell(value: object) -> list[str]:

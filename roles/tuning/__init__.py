@@ -1,0 +1,1 @@
+"""Kernel settings that suit large models: memory maps, swapping, huge pages, clock speed."""
