@@ -1,0 +1,34 @@
+#!/bin/bash
+# supervise.sh NAME ROOT RUN LAYERS CGROUP [nspawn argument...]
+# One host of the bed, from power-on to power-off; a reboot inside it starts it again. TERM is the power button.
+# It runs in a mount namespace of its own, so its mounts end when it does, however it does.
+set -u
+name=$1 root=$2 run=$3 layers=$4 cgroup=$5; shift 5
+
+# Who we are, with the time of our start: a number alone may be another process tomorrow.
+read -r -a stat </proc/$$/stat
+echo "$$ ${stat[21]}" >"$run/pid.part" && mv "$run/pid.part" "$run/pid"
+
+for hierarchy in $cgroup; do
+    mkdir -p "$hierarchy" && echo $$ >"$hierarchy/cgroup.procs"
+done
+
+cd "$root" || exit 1
+mount -t overlay overlay -o "lowerdir=$layers,upperdir=upper,workdir=work" root || exit 1
+if [ -e srv.img ]; then mount -o loop srv.img srv || exit 1; fi
+
+# nspawn is bound to our life, and its init to nspawn's: killed outright, we leave nothing behind.
+stop=0; trap 'stop=1; kill -TERM $child 2>/dev/null' TERM INT
+boots=0
+while :; do
+    echo $((++boots)) >"$run/boots"
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setpriv --pdeathsig=KILL systemd-nspawn --quiet --register=no --keep-unit \
+        --directory=root --machine="$name" --boot --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
+        "$@" </dev/null &
+    child=$!
+    # A trapped signal ends the first wait early.
+    wait $child; code=$?
+    while kill -0 $child 2>/dev/null; do wait $child; code=$?; done
+    # 133 asks for another start.
+    if [ $stop = 1 ] || [ $code != 133 ]; then exit "$code"; fi
+done
