@@ -217,11 +217,11 @@ class Hardware(FactBase[HardwareReport]):
         return _SCRIPT.strip()
 
     def process(self, output: list[str]) -> HardwareReport:
-        """Read lines of words that are separated by tabs; what is not understood is not known."""
+        """Read lines of words that are separated by tabs; a word that is missing is "", and means "not known"."""
         rows: dict[str, list[list[str]]] = defaultdict(list)
         for line in output:
             kind, *words = line.rstrip("\n").split("\t")
-            rows[kind].append([word.strip() for word in words])
+            rows[kind].append([word.strip() for word in (*words, "", "", "", "")])
         virtualization = _word(rows["virtualization"])
         uefi = bool(rows["uefi"])
         secure_boot = {"1": True, "0": False}.get(_word(rows["secure_boot"]))
@@ -312,7 +312,7 @@ def _cpu(rows: Mapping[str, list[list[str]]], cores: Sequence[frozenset[int]]) -
 
 
 def _node(row: list[str], cores: Sequence[frozenset[int]]) -> NumaNode:
-    index, cpus, memory = [*row, "", ""][:3]
+    index, cpus, memory = row[:3]
     members = cpu_set(cpus)
     return NumaNode(
         index=_number(index),
@@ -323,7 +323,7 @@ def _node(row: list[str], cores: Sequence[frozenset[int]]) -> NumaNode:
 
 
 def _disk(row: list[str]) -> Disk | None:
-    name, sectors, rotational, model = [*row, "", "", ""][:4]
+    name, sectors, rotational, model = row[:4]
     if _NO_DISK.match(name) or not _number(sectors):
         return None
     return Disk(name, _number(sectors) * 512, rotational == "1", model)
@@ -331,7 +331,7 @@ def _disk(row: list[str]) -> Disk | None:
 
 def _mount(row: list[str]) -> Mount | None:
     """Read ``df -PTk``: source, type, KiB, used, available, percent, mount point."""
-    path, line = [*row, ""][:2]
+    path, line = row[:2]
     words = line.split(None, 6)
     if len(words) < 7:
         return None
@@ -340,9 +340,8 @@ def _mount(row: list[str]) -> Mount | None:
 
 def _controllers(rows: list[list[str]]) -> tuple[DisplayController, ...]:
     devices: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in rows:
-        if len(row) >= 3:
-            devices[row[0]][row[1]].append(row[2])
+    for address, name, value, *_ in rows:
+        devices[address][name].append(value)
     return tuple(_controller(address, values) for address, values in sorted(devices.items()))
 
 
