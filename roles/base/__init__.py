@@ -1,0 +1,1 @@
+"""What every later role stands on: packages, locks, logs, time, and the accounts of the servers."""

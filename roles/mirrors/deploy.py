@@ -1,0 +1,20 @@
+"""Deploy of the mirrors role."""
+
+from pyinfra.api import deploy
+
+from roles.mirrors.operations import mirrors_in_use
+from roles.mirrors.options import MirrorsOptions
+
+
+@deploy("Mirrors")
+def deploy_mirrors(options: MirrorsOptions) -> None:
+    """Have apt, pip and uv take packages from mirrors that answer."""
+    if options.apt is None and options.pypi is None:
+        return
+    mirrors_in_use(
+        name="Take packages from mirrors that answer",
+        apt=options.apt,
+        security=options.security,
+        pypi=options.pypi,
+        timeout_seconds=options.probe_timeout_seconds,
+    )

@@ -1,0 +1,325 @@
+"""Choosing mirrors that answer, and writing them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pyinfra import host
+from pyinfra.api import QuoteString, StringCommand, operation
+
+from roles.common.apt import apt_script
+from roles.common.operations import Commands
+from roles.mirrors.facts import CHOSEN, PIP, STATE, UV, HostSources, MirrorProbes, MirrorState, packed
+from roles.mirrors.options import UPSTREAM, Mirror, mirror_named
+from roles.mirrors.sources import (
+    KEPT,
+    entries,
+    index_urls,
+    is_archive,
+    mirrored,
+    moved,
+    original,
+    probe_files,
+)
+
+SWITCH = (Path(__file__).parent / "files" / "switch.sh").read_text()
+MARK = "Written by metal2model, role mirrors"
+
+
+@dataclass
+class Change:
+    """What is to be written: nothing, or all of it or none."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    """Path -> new text of a file of apt's."""
+    keep: dict[str, str] = field(default_factory=dict)
+    """Path -> text that ``upstream`` shall bring back."""
+    indexes: list[str] = field(default_factory=list)
+    """URLs of the InRelease files that apt must take afterwards."""
+    files: dict[str, str | None] = field(default_factory=dict)
+    """Path -> new text of a file of pip's or uv's, None to remove it."""
+    chosen: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    """Topic -> its new lines in `CHOSEN`."""
+    label: str = ""
+
+
+@operation()
+def mirrors_in_use(
+    apt: Sequence[str] | None, security: bool, pypi: Sequence[str] | None, timeout_seconds: int
+) -> Commands:
+    """
+    Take packages from the first mirror that answers, and keep to it until it stops answering.
+
+    + apt: names or URLs of mirrors of the distribution's archive, ``upstream`` alone for the original; None to leave it
+    + security: move the security pocket, too
+    + pypi: the same for the index of pip and uv
+    + timeout_seconds: how long a candidate may be silent
+
+    One remote command when the mirrors in use answer and nothing else is to do; that command asks them. Everything is
+    probed before anything is written. apt fetches its indexes from a copy of the sources, which then replaces them.
+    """
+    topics = [topic for topic, names in (("apt", apt), ("pypi", pypi)) if names is not None]
+    state: HostSources = host.get_fact(MirrorState, topics=topics, timeout_seconds=timeout_seconds)
+    problems: list[str] = []
+    change = Change()
+    to_probe: dict[str, list[Mirror]] = {}
+    if apt is not None:
+        problems += apt_problems(state, apt)
+        if list(apt) == [UPSTREAM]:
+            restore_apt(state, change)
+        elif not problems and not apt_rests(state, apt, security):
+            to_probe["apt"] = [mirror_named(name) for name in apt]
+    if pypi is not None:
+        problems += pypi_problems(state, pypi)
+        if list(pypi) == [UPSTREAM]:
+            restore_pypi(state, change)
+        elif not problems and not pypi_rests(state, pypi):
+            to_probe["pypi"] = [mirror_named(name) for name in pypi]
+    if to_probe and not problems:
+        problems += choose(
+            state, to_probe, security=security, apt=apt or (), pypi=pypi or (), seconds=timeout_seconds, change=change
+        )
+    if problems:
+        lines = [QuoteString(f"{host.name}: {problem}") for problem in problems]
+        yield StringCommand(r"printf '%s\n'", *lines, ">&2; exit 1")
+    elif change.sources or change.files or recorded(state, change) != list(state.chosen):
+        yield apt_script(switch_script(state, change))
+    else:
+        host.noop("the mirrors in use answer")
+
+
+def originals(state: HostSources) -> dict[str, str]:
+    """Return apt's sources without any mirror of ours."""
+    written = set(state.values("apt.written"))
+    return {path: original(path, text, state.kept.get(path), written) for path, text in state.apt_files.items()}
+
+
+def apt_problems(state: HostSources, names: Sequence[str]) -> list[str]:
+    """Return why apt's sources cannot be handled at all."""
+    release = state.release
+    if release.distribution not in ("ubuntu", "debian") or not release.codename:
+        found = f"{release.distribution or 'an unknown distribution'} {release.codename}".strip()
+        return [
+            f"mirrors/apt: the host runs {found}; mirrors are known for Ubuntu and Debian releases with a codename "
+            "in /etc/os-release; leave the option out for this host"
+        ]
+    if list(names) == [UPSTREAM]:
+        return []
+    for path, text in originals(state).items():
+        if any(is_archive(path, entry, release) for entry in entries(path, text)):
+            return []
+    looked = ", ".join(state.apt_files) or "no file at all"
+    return [
+        f"mirrors/apt: found no enabled entry of the archive of {release.distribution} {release.codename} in apt's "
+        f"sources ({looked}), so there is nothing to point to a mirror; an entry counts when its suites are of "
+        f"{release.codename} and it is signed by the archive's keyring: add one, or leave the option out"
+    ]
+
+
+def apt_rests(state: HostSources, names: Sequence[str], security: bool) -> bool:
+    """Whether apt uses a mirror chosen from these very candidates, which just answered."""
+    if state.values("apt.wanted") != [wanted(names, security)] or "apt" in state.dead:
+        return False
+    mirror = mirror_named(state.value("apt.mirror"))
+    return all(
+        mirrored(path, text, state.release, mirror, security) == state.files[path]
+        for path, text in originals(state).items()
+    )
+
+
+def wanted(names: Sequence[str], security: bool) -> str:
+    """Line by which a later run sees whether the candidates are still the same."""
+    return " ".join([*names, *(["+security"] if security else [])])
+
+
+def restore_apt(state: HostSources, change: Change) -> None:
+    """Plan to put apt's sources back."""
+    texts = originals(state)
+    change.sources = {path: text for path, text in texts.items() if text != state.files[path]}
+    if change.sources:
+        change.indexes = [url for path in texts for url in index_urls(path, texts[path], state.release)]
+    if change.sources or any(key.startswith("apt.") for key, _ in state.chosen):
+        change.chosen["apt"] = []
+        change.label = UPSTREAM
+
+
+def pypi_problems(state: HostSources, names: Sequence[str]) -> list[str]:
+    """Return which configuration of pip or uv is somebody else's, and so is not overwritten."""
+    if list(names) == [UPSTREAM]:
+        return []
+    return [
+        f"mirrors/pypi: {path} exists and is not ours; it is not overwritten, because an administrator may need it: "
+        "move its settings elsewhere and remove it, or leave the option out for this host"
+        for path in (PIP, UV)
+        if path in state.files and MARK not in state.files[path]
+    ]
+
+
+def pypi_files(url: str) -> dict[str, str]:
+    """Return the configuration of pip and uv for a simple index; both read no drop-ins."""
+    note = f"# {MARK}. Change mirrors/pypi in the inventory, not this file.\n"
+    return {
+        # https://pip.pypa.io/en/stable/topics/configuration/
+        PIP: f"{note}[global]\nindex-url = {url}\n",
+        # https://docs.astral.sh/uv/concepts/configuration-files/
+        UV: f'{note}[[index]]\nurl = "{url}"\ndefault = true\n',
+    }
+
+
+def pypi_rests(state: HostSources, names: Sequence[str]) -> bool:
+    """Whether pip and uv use an index chosen from these very candidates, which just answered."""
+    if state.values("pypi.wanted") != [wanted(names, False)] or "pypi" in state.dead:
+        return False
+    files = pypi_files(str(mirror_named(state.value("pypi.mirror")).pypi))
+    return all(state.files.get(path) == text for path, text in files.items())
+
+
+def restore_pypi(state: HostSources, change: Change) -> None:
+    """Plan to remove what we wrote for pip and uv."""
+    change.files = {path: None for path in (PIP, UV) if MARK in state.files.get(path, "")}
+    if change.files or any(key.startswith("pypi.") for key, _ in state.chosen):
+        change.chosen["pypi"] = []
+
+
+def choose(
+    state: HostSources,
+    candidates: Mapping[str, Sequence[Mirror]],
+    *,
+    security: bool,
+    apt: Sequence[str],
+    pypi: Sequence[str],
+    seconds: int,
+    change: Change,
+) -> list[str]:
+    """Probe the candidates on the host, plan to write the first good one of each topic, or return why there is none."""
+    release, texts = state.release, originals(state)
+    refused: dict[str, list[str]] = {topic: [] for topic in candidates}
+    apt_tries, pypi_tries = {}, {}
+    for mirror in candidates.get("apt", ()):
+        if files := probe_files(texts, release, mirror, security):
+            apt_tries[mirror.name] = files
+        else:
+            refused["apt"].append(f"{mirror.name}: has no archive for {release.distribution} on {release.architecture}")
+    for mirror in candidates.get("pypi", ()):
+        if mirror.pypi:
+            pypi_tries[mirror.name] = mirror.pypi
+        else:
+            refused["pypi"].append(f"{mirror.name}: has no Python index")
+    results = host.get_fact(
+        MirrorProbes, apt=apt_tries, pypi=pypi_tries, architecture=release.architecture, timeout_seconds=seconds
+    )
+    good: dict[str, Mirror] = {}
+    for result in results:
+        if result.problem:
+            refused[result.topic].append(f"{result.name}: {result.problem.strip()}")
+        else:
+            good[result.topic] = mirror_named(result.name)
+    if "apt" in good:
+        plan_apt(state, good["apt"], apt, security, change)
+    if "pypi" in good:
+        plan_pypi(state, good["pypi"], pypi, change)
+    return [
+        f"mirrors/{topic}: none of the candidates can be used from this host, and nothing was changed: "
+        f"{'; '.join(refused[topic]) or 'no answer at all'}. What to do: {advice(refused[topic])}"
+        for topic in candidates
+        if topic not in good
+    ]
+
+
+def advice(reasons: Sequence[str]) -> str:
+    """Return what helps, by what the candidates' reasons have in common."""
+    text = " ".join(reasons)
+    if "No system certificates" in text:
+        return (
+            "the host has no CA certificates: write the mirror as an http:// URL (apt checks signatures itself), or "
+            "install ca-certificates"
+        )
+    if "not valid yet" in text:
+        return "the host's clock is behind: set it, then run again"
+    return "name other candidates (files/mirrors.yaml lists some), or see to the host's network or proxy"
+
+
+def plan_apt(state: HostSources, mirror: Mirror, names: Sequence[str], security: bool, change: Change) -> None:
+    """Plan to point apt to a mirror."""
+    written = set(state.values("apt.written"))
+    checks: set[str] = set()
+    for path, text in originals(state).items():
+        for entry, uri in moved(path, text, state.release, mirror, security):
+            written.add(uri)
+            checks.add(f"{uri}dists/{entry.suites[0]}")
+        new = mirrored(path, text, state.release, mirror, security)
+        change.indexes += index_urls(path, new, state.release)
+        if new != text:
+            change.keep[path] = text
+        if new != state.files[path]:
+            change.sources[path] = new
+    # One check for each archive tells whether the mirror is alive; every suite of it would cost the run more.
+    first = {url.split("dists/")[0]: url for url in sorted(checks, reverse=True)}
+    change.chosen["apt"] = [
+        ("apt.wanted", wanted(names, security)),
+        ("apt.mirror", mirror.name),
+        *(("apt.check", f"{url}/Release.gpg {url}/InRelease") for url in sorted(first.values())),
+        *(("apt.written", uri) for uri in sorted(written)),
+    ]
+    change.label = mirror.name
+
+
+def plan_pypi(state: HostSources, mirror: Mirror, names: Sequence[str], change: Change) -> None:
+    """Plan to point pip and uv to an index."""
+    wanted_files = pypi_files(str(mirror.pypi))
+    change.files |= {path: text for path, text in wanted_files.items() if state.files.get(path) != text}
+    change.chosen["pypi"] = [
+        ("pypi.wanted", wanted(names, False)),
+        ("pypi.mirror", mirror.name),
+        ("pypi.check", f"{mirror.pypi}/pip/"),
+    ]
+
+
+def recorded(state: HostSources, change: Change) -> list[tuple[str, str]]:
+    """Return the lines of `CHOSEN` after a change, a topic's lines together."""
+    topics = {topic: [pair for pair in state.chosen if pair[0].startswith(f"{topic}.")] for topic in ("apt", "pypi")}
+    return [pair for lines in (topics | change.chosen).values() for pair in lines]
+
+
+def switch_script(state: HostSources, change: Change) -> str:
+    """
+    Return the script that writes a change: all of it, or nothing when apt cannot use its new sources.
+
+    A run that is killed anywhere in it leaves files that are each old or new, and the record of every URI that we may
+    have written: the next run derives the rest.
+    """
+    lines = [SWITCH]
+    record = recorded(state, change)
+    text = f"# {MARK}: what it chose on this host, so that a run sees whether that still answers.\n" + "".join(
+        f"{key} {value}\n" for key, value in record
+    )
+    if change.sources:
+        urls = " ".join(_quote(url) for url in dict.fromkeys(change.indexes))
+        label = _quote(change.label)
+        lines.append("begin")
+        lines += [f'put {packed(new)} "$(staged {_quote(path)})"' for path, new in change.sources.items()]
+        lines.append("with_staged m2m_apt_get update || [ $? -ne 75 ] || exit 75")
+        lines.append(f'check {label} "$(with_staged apt-get --print-uris update 2>&1)" {urls} || exit 1')
+        lines += [f"put {packed(old)} {_quote(KEPT + path)}" for path, old in change.keep.items()]
+        if change.chosen.get("apt"):
+            lines.append(f"put {packed(text)} {CHOSEN}")
+        lines += [f"before {_quote(path)}" for path in change.sources]
+        lines += [f"put {packed(new)} {_quote(path)}" for path, new in change.sources.items()]
+        lines.append(f'check {label} "$(apt-get --print-uris update 2>&1)" {urls} || {{ put_back; exit 1; }}')
+        lines.append('rm -rf "$stage"')
+    for path, new in change.files.items():
+        lines.append(f"rm -f {_quote(path)}" if new is None else f"put {packed(new)} {_quote(path)}")
+    if record:
+        lines.append(f"put {packed(text)} {CHOSEN}")
+    else:
+        lines.append(f"rm -f {CHOSEN}")
+    if not change.chosen.get("apt", True):
+        lines.append(f"rm -rf {KEPT}")
+    lines.append(f"rmdir {STATE} 2>/dev/null || true")
+    return "\n".join(lines)
+
+
+def _quote(word: str) -> str:
+    return "'" + word.replace("'", "'\\''") + "'"

@@ -1,0 +1,108 @@
+"""Options of the mirrors role, and the mirrors that they can name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, BeforeValidator
+
+from roles.common.options import Options, Seconds, did_you_mean
+
+UPSTREAM = "upstream"
+PRESETS = Path(__file__).parents[2] / "files" / "mirrors.yaml"
+
+
+@dataclass(frozen=True)
+class Mirror:
+    """One candidate: where each archive is, without a trailing slash; None where the mirror has it not."""
+
+    name: str
+    """As the inventory spells it: a name of files/mirrors.yaml, or a URL."""
+    ubuntu: str | None = None
+    ubuntu_ports: str | None = None
+    debian: str | None = None
+    debian_security: str | None = None
+    pypi: str | None = None
+
+
+@cache
+def presets() -> dict[str, Mirror]:
+    """Return the mirrors of files/mirrors.yaml by name."""
+    known: dict[str, dict[str, str]] = yaml.safe_load(PRESETS.read_text())
+    described = ("title", "source")
+    return {
+        name: Mirror(name, **{key: url.rstrip("/") for key, url in entry.items() if key not in described})
+        for name, entry in known.items()
+    }
+
+
+def mirror_named(name: str) -> Mirror:
+    """
+    Return the mirror that a name or a URL stands for.
+
+    A URL is the archive itself, whichever the host needs. Debian's security archive is beside it: ``URL-security``
+    for Debian, as every public mirror has it; Ubuntu's is in the archive.
+    """
+    if name in presets():
+        return presets()[name]
+    url = name.rstrip("/")
+    return Mirror(name, url, url, url, f"{url}-security", url)
+
+
+def _listed(value: Any) -> Any:
+    """Accept a single name for a list of one; YAML and Python inventories have lists where strict wants a tuple."""
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _known(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        raise ValueError("names no mirror; leave the option out to keep what the host has, or write 'upstream'")
+    for name in names:
+        if name == UPSTREAM and len(names) > 1:
+            raise ValueError("'upstream' stands alone: it restores what the host had, and needs no other candidate")
+        if name != UPSTREAM and name not in presets() and not _is_url(name):
+            known = ", ".join(presets())
+            hint = did_you_mean(name, [*presets(), UPSTREAM])
+            raise ValueError(f"{name!r} is no known mirror{hint}; write {known}, upstream, or an http(s) URL")
+    if doubled := {name for name in names if names.count(name) > 1}:
+        raise ValueError(f"names {', '.join(sorted(doubled))} twice")
+    return names
+
+
+def _is_url(name: str) -> bool:
+    scheme, separator, rest = name.partition("://")
+    # What ends up in apt's sources and in configuration files of pip and uv must be one plain word there.
+    plain = all(char.isascii() and char.isprintable() and char not in " \"'\\<>[]#`$|" for char in name)
+    return scheme in ("http", "https") and bool(separator) and plain and bool(rest.strip("/"))
+
+
+Candidates = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator(_known)]
+"""Mirrors in order of preference: names of files/mirrors.yaml or URLs; or ``upstream`` alone."""
+
+
+class MirrorsOptions(Options):
+    """Where packages come from. What is left out stays on the host as it is."""
+
+    apt: Candidates | None = None
+    """Mirrors of the distribution's archive, in order of preference: ``tuna``, ``ustc``, ``aliyun``, ``huaweicloud``
+    (files/mirrors.yaml) or the URL of an archive such as ``http://mirror.lan/ubuntu``. The first that answers on the
+    host with a signed index is written; the choice is kept until it stops answering or this list changes.
+    ``upstream`` puts the original sources back. Entries of other repositories are never touched."""
+
+    security: bool = False
+    """Take the security pocket from the mirror, too. A mirror lags behind by hours, so updates that matter come late;
+    leave it off unless the hosts cannot reach the origin. It moves in any case on Ubuntu's ports architectures and
+    in a stanza that lists it together with other suites."""
+
+    pypi: Candidates | None = None
+    """Mirrors of the Python package index for pip (/etc/pip.conf) and uv (/etc/uv/uv.toml), in order of preference:
+    names as for ``apt``, or the URL of a simple index. ``upstream`` removes both files, if they are ours."""
+
+    probe_timeout_seconds: Seconds = 10
+    """How long a candidate may be silent before the next is tried."""
