@@ -18,6 +18,15 @@ Commands = Generator[PyinfraCommand, None, None]
 """What an operation yields: commands for the host, none when it is as wanted."""
 
 
+RESTART = """\
+systemctl restart -- "$@" && exit
+for unit in "$@"; do
+    systemctl is-active --quiet -- "$unit" && continue
+    echo "$unit did not start; its last words, of journalctl -u $unit:" >&2
+    journalctl --unit "$unit" --lines 10 --output cat --no-pager >&2
+done
+exit 1
+"""
 FETCH = Path(__file__).parent / "files" / "fetch.sh"
 
 
@@ -110,7 +119,7 @@ def units(units: Sequence[Unit]) -> Commands:
     if to_enable := [name for name, state in wanted if not state.enabled]:
         steps.append(StringCommand("systemctl enable --", *map(QuoteString, to_enable)))
     if to_restart := [name for name, state in wanted if state.stale or state.needs_reload or not state.active]:
-        steps.append(StringCommand("systemctl restart --", *map(QuoteString, to_restart)))
+        steps.append(StringCommand("sh -c", QuoteString(RESTART), "sh", *map(QuoteString, to_restart)))
     yield from steps
     if not steps:
         host.noop(f"{len(units)} units run as written")

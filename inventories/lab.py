@@ -1,0 +1,76 @@
+"""A lab of three machines. Copy this file, put in your own addresses, and run:
+
+pyinfra inventories/lab.py deploys/full.py
+
+Every option that is not written here has the default of docs/options.md.
+"""
+
+_china = {"apt": ["tuna", "ustc"], "pypi": ["tuna", "ustc"]}
+
+lab = [
+    (
+        # One PC with an Intel Arc B580 (12 GB). The kernel (6.12 or newer) and the Vulkan driver are there already.
+        "b580-box",
+        {
+            "ssh_hostname": "192.0.2.10",
+            "ssh_user": "admin",
+            "_sudo": True,
+            "tags": ["b580"],
+            "lang": "zh",
+            "mirrors": _china,
+            "models": {"hub": "modelscope", "wanted": {"deepseek-r1-distill-qwen-7b-q4": {}}},
+            "llama_cpp": {
+                "variant": "vulkan-x64",
+                "instances": {
+                    "r1-7b": {
+                        "model": "deepseek-r1-distill-qwen-7b-q4",
+                        "port": 8000,
+                        "context_length": 8192,
+                        "gpu_layers": "all",
+                        "min_tokens_per_second": 20,
+                    },
+                },
+            },
+        },
+    ),
+    (
+        # A rack server: two sockets, eight RTX 4090. The NVIDIA driver is there already.
+        "gpu-server",
+        {
+            "ssh_hostname": "192.0.2.20",
+            "ssh_user": "root",
+            "tags": ["rtx4090", "numa"],
+            "models": {"directory": "/data/models", "wanted": {"deepseek-r1-distill-llama-70b-q4": {}}},
+            "llama_cpp": {
+                "variant": "cuda-12.8-x64",
+                "instances": {
+                    "r1-70b": {
+                        "model": "deepseek-r1-distill-llama-70b-q4",
+                        "port": 8000,
+                        "context_length": 65536,
+                        "parallel": 8,
+                        "gpu_layers": "all",
+                        "numa": "interleave",
+                        "min_tokens_per_second": 10,
+                    },
+                },
+            },
+        },
+    ),
+    (
+        # A server without a card: two small models on its processors, each with its own port and key.
+        "cpu-server",
+        {
+            "ssh_hostname": "192.0.2.30",
+            "ssh_user": "root",
+            "tags": ["cpu"],
+            "models": {"wanted": {"deepseek-r1-distill-qwen-1.5b-q4": {}, "qwen3-0.6b-q8": {}}},
+            "llama_cpp": {
+                "instances": {
+                    "r1-1.5b": {"model": "deepseek-r1-distill-qwen-1.5b-q4", "port": 8000, "threads": 8},
+                    "qwen3": {"model": "qwen3-0.6b-q8", "port": 8001, "threads": 4},
+                },
+            },
+        },
+    ),
+]

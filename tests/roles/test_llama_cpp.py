@@ -1,0 +1,207 @@
+"""llama_cpp: options as people write them, and the unit that comes of it."""
+
+import configparser
+from typing import Any
+
+import pytest
+
+from roles.common.hardware import Cpu, HardwareReport, NumaNode
+from roles.common.model import Model
+from roles.common.options import OptionError
+from roles.llama_cpp.deploy import installation, needed_packages, problems
+from roles.llama_cpp.options import LlamaCppOptions
+from roles.llama_cpp.units import reads, render
+from roles.llama_cpp.verify import endpoints
+
+MODEL = Model(name="tiny", path="/srv/models/a/b/tiny.gguf")
+ONE_NODE = HardwareReport(architecture="amd64", cpu=Cpu(cores=6))
+TWO_NODES = HardwareReport(
+    architecture="amd64",
+    cpu=Cpu(cores=32),
+    nodes=(NumaNode(0, "0-15", 16, 1024), NumaNode(1, "16-31", 16, 1024)),
+)
+SHA256 = "0" * 64
+
+
+def options(**given: Any) -> LlamaCppOptions:
+    return LlamaCppOptions.load(given, where="h", path="llama_cpp")
+
+
+def instance(**given: Any) -> LlamaCppOptions:
+    return options(instances={"r1": {"model": "tiny", "port": 8000, **given}})
+
+
+def unit(declared: LlamaCppOptions, report: HardwareReport = ONE_NODE) -> dict[str, list[str]]:
+    """The [Service] section: directive -> its values."""
+    text = render("r1", declared.instances["r1"], declared, MODEL, report)
+    found: dict[str, list[str]] = {}
+    for line in text.split("[Service]")[1].split("[Install]")[0].splitlines():
+        if "=" in line:
+            found.setdefault(line.split("=", 1)[0], []).append(line.split("=", 1)[1])
+    return found
+
+
+def command(declared: LlamaCppOptions, report: HardwareReport = ONE_NODE) -> str:
+    return unit(declared, report)["ExecStart"][0]
+
+
+def wrong(**given: Any) -> str:
+    with pytest.raises(OptionError) as error:
+        options(**given)
+    return str(error.value)
+
+
+def test_it_listens_on_the_loopback_address_and_asks_for_a_key() -> None:
+    line = command(instance())
+    assert "--host 127.0.0.1 --port 8000" in line
+    assert line.endswith("--api-key-file ${CREDENTIALS_DIRECTORY}/api_key")
+    assert unit(instance())["LoadCredential"] == ["api_key:/etc/metal2model/llama_cpp/r1.key"]
+
+
+def test_web_pages_of_others_may_not_call_it() -> None:
+    assert "--cors-origins http://127.0.0.1:8000" in command(instance())
+
+
+def test_without_a_key_none_is_loaded() -> None:
+    assert "api-key" not in command(instance(api_key=False))
+    assert "LoadCredential" not in unit(instance(api_key=False))
+
+
+def test_threads_are_the_physical_cores() -> None:
+    assert "--threads 6 " in command(instance())
+    assert "--threads 3 " in command(instance(threads=3))
+
+
+def test_a_server_bound_to_a_node_gets_its_cores_and_memory() -> None:
+    declared = instance(numa=1)
+    assert "--threads 16 " in command(declared, TWO_NODES)
+    assert "--numa numactl" in command(declared, TWO_NODES)
+    service = unit(declared, TWO_NODES)
+    assert (service["NUMAPolicy"], service["NUMAMask"], service["CPUAffinity"]) == (["bind"], ["1"], ["16-31"])
+
+
+def test_a_node_that_does_not_exist_is_refused() -> None:
+    (problem,) = problems(instance(numa=7), TWO_NODES)
+    assert problem.startswith("llama_cpp/instances/r1/numa: ")
+    assert "7" in problem and "0-1" in problem
+
+
+def test_only_a_gpu_build_may_open_devices() -> None:
+    assert unit(instance())["PrivateDevices"] == ["yes"]
+    vulkan = LlamaCppOptions.load({**instance().model_dump(), "variant": "vulkan-x64"}, where="h")
+    assert "PrivateDevices" not in unit(vulkan)
+    assert unit(vulkan)["SupplementaryGroups"] == ["render video"]
+
+
+def test_locking_memory_lifts_its_limit() -> None:
+    assert "LimitMEMLOCK" not in unit(instance())
+    assert unit(instance(load_mode="mlock"))["LimitMEMLOCK"] == ["infinity"]
+
+
+def test_a_percent_sign_in_the_environment_is_not_a_specifier() -> None:
+    assert 'A=50%% $x"' in unit(instance(environment={"A": "50% $x"}))["Environment"][-1]
+
+
+def test_the_unit_restarts_when_its_file_program_model_or_key_changes() -> None:
+    declared = instance()
+    assert set(reads("r1", declared.instances["r1"], declared, MODEL)) == {
+        "/etc/systemd/system/llama-server@r1.service",
+        "/opt/metal2model/llama.cpp/current",
+        "/opt/metal2model/llama.cpp/current/llama-server",
+        "/srv/models/a/b/tiny.gguf",
+        "/etc/metal2model/llama_cpp/r1.key",
+    }
+
+
+def test_the_unit_says_who_wrote_it_and_where_to_change_it() -> None:
+    text = render("r1", instance().instances["r1"], instance(), MODEL, ONE_NODE)
+    assert "metal2model" in text.splitlines()[0] and "llama_cpp/instances/r1" in text.splitlines()[0]
+    configparser.ConfigParser(strict=False, interpolation=None, delimiters="=").read_string(text)
+
+
+def test_the_default_release_is_pinned() -> None:
+    version, arguments = installation(options(), "amd64")
+    assert version == "b11146-x64"
+    url, digest = arguments
+    assert url == ("https://github.com/ggml-org/llama.cpp/releases/download/b11146/llama-b11146-bin-ubuntu-x64.tar.gz")
+    assert len(digest) == 64
+
+
+def test_arm64_gets_its_own_archive() -> None:
+    assert installation(options(), "arm64")[0] == "b11146-arm64"
+
+
+def test_cuda_brings_its_runtime_library() -> None:
+    _, arguments = installation(options(variant="cuda-12.8-x64"), "amd64")
+    assert [url.rsplit("/", 1)[1] for url in arguments[::2]] == [
+        "llama-b11146-bin-ubuntu-cuda-12.8-x64.tar.gz",
+        "cudart-llama-b11146-bin-ubuntu-cuda-12.8-x64.tar.gz",
+    ]
+
+
+def test_another_version_needs_its_digest() -> None:
+    assert wrong(version="b11147").startswith(
+        "h: llama_cpp/sha256: required for version 'b11147', whose digest is not pinned here (did you mean 'b11146'?)"
+    )
+    assert installation(options(version="b11147", sha256=SHA256), "amd64")[1][1] == SHA256
+
+
+def test_a_variant_without_a_pinned_digest_is_refused() -> None:
+    assert "llama_cpp/sha256: required for variant 'cuda-13.4-x64'" in wrong(variant="cuda-13.4-x64")
+
+
+def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
+    (problem,) = problems(options(), HardwareReport(architecture="riscv64"))
+    assert problem.startswith("llama_cpp/source: ") and "'riscv64'" in problem and "'build'" in problem
+
+
+def test_a_build_needs_the_digest_of_its_source_and_a_compiler() -> None:
+    assert "llama_cpp/sha256: required with source: 'build'" in wrong(source="build")
+    declared = options(source="build", sha256=SHA256, build_backend="vulkan", build_options=["-DX=1"])
+    assert {"cmake", "build-essential", "glslc"} <= set(needed_packages(declared))
+    assert installation(declared, "amd64")[1][1:] == [SHA256, "-DGGML_VULKAN=ON", "-DX=1"]
+
+
+def test_an_existing_program_needs_its_path_and_nothing_else() -> None:
+    assert "llama_cpp/binary: required with source: 'existing'" in wrong(source="existing")
+    declared = options(source="existing", binary="/usr/local/bin/llama-server")
+    assert needed_packages(declared) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"port": None}, "llama_cpp/instances/r1/port: this option is required"),
+        ({"model": ""}, "llama_cpp/instances/r1/model: this option is required"),
+        ({"prot": 1}, "llama_cpp/instances/r1/prot: unknown option (did you mean 'port'?)"),
+        ({"n_gpu_layers": 9}, "llama_cpp/instances/r1/n_gpu_layers: no such option: write gpu_layers"),
+        ({"extra_arguments": ["--port=9"]}, "extra_arguments: --port is set by the option 'port'"),
+        (
+            {"extra_arguments": ["--mlock"]},
+            "extra_arguments: llama-server no longer has --mlock; write load_mode: mlock",
+        ),
+        ({"cache_type_v": "q4_0", "flash_attention": "off"}, "cache_type_v: 'q4_0' needs flash attention"),
+        ({"cache_type_k": "q8"}, "(did you mean 'q8_0'?)"),
+    ],
+)
+def test_a_wrong_instance_is_explained(given: dict[str, Any], said: str) -> None:
+    assert said in wrong(instances={"r1": {"model": "tiny", "port": 8000, **given}})
+
+
+def test_two_instances_on_one_port_are_refused() -> None:
+    both = {name: {"model": "tiny", "port": 8000} for name in ("a", "b")}
+    assert "llama_cpp/instances: port 8000 is used by 2 of them (a, b)" in wrong(instances=both)
+    both["b"]["present"] = False
+    options(instances=both)
+
+
+@pytest.mark.parametrize("name", ["a b", "../x", "A", "", "x@y"])
+def test_a_name_that_is_no_safe_path_is_refused(name: str) -> None:
+    assert "llama_cpp/instances/" in wrong(instances={name: {"model": "tiny", "port": 1}})
+
+
+def test_verify_asks_where_the_server_listens() -> None:
+    (endpoint,) = endpoints(instance(host="0.0.0.0", alias="r1-7b"))
+    assert (endpoint.url, endpoint.model, endpoint.unit) == (
+        "http://127.0.0.1:8000", "r1-7b", "llama-server@r1.service")  # fmt: skip
+    assert endpoints(instance(present=False)) == []
