@@ -1,6 +1,26 @@
-"""A model, as the models role hands it to the engines."""
+"""A model, as the models role hands it to the engines; and the catalogue of named ones, files/models.yaml."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import Field, TypeAdapter, model_validator
+
+from roles.common.options import InstanceName, Options, Sha256
+
+CATALOGUE = Path(__file__).parents[2] / "files" / "models.yaml"
+
+HubName = Literal["huggingface", "modelscope"]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
+"""publisher/name, as both hubs spell it: https://huggingface.co/docs/hub/repositories-settings."""
+Revision = Annotated[str, Field(pattern=r"^[\w][\w./-]{0,127}$")]
+"""A commit, a tag or a branch of a repository."""
+FilePattern = Annotated[str, Field(pattern=r"^[^/\s][^\n]*$")]
+"""A file's name in its repository, or a glob whose ``*`` crosses directories."""
 
 
 @dataclass(frozen=True)
@@ -11,3 +31,42 @@ class Model:
     """Its name in the inventory, ``models/wanted/NAME``."""
     path: str
     """What an engine loads: the GGUF file (the first, if it is split), or the directory of a safetensors model."""
+
+
+class CatalogueSource(Options):
+    """Where a hub has a catalogued model."""
+
+    repo: Repository
+    revision: Revision | None = None
+    """Commit that the digests below were seen at. None: the hub's default branch, resolved once on each host."""
+
+
+class CatalogueEntry(Options):
+    """A model that an inventory can name."""
+
+    description: str
+    format: Literal["gguf", "safetensors"]
+    licence: str
+    huggingface: CatalogueSource | None = None
+    modelscope: CatalogueSource | None = None
+    files: list[FilePattern] = []
+    """Names or globs; none for the whole repository. The first name of a GGUF model is what an engine loads."""
+    sizes: dict[str, Annotated[int, Field(ge=0)]] = {}
+    """Bytes of the files whose size more than one source gives; what is not here, the hub's listing says."""
+    sha256: dict[str, Sha256] = {}
+    """Digests of the files, where more than one source gives the same: a hub that lists another is refused."""
+    source: str
+    """Where all this was read, and when."""
+
+    @model_validator(mode="after")
+    def _is_somewhere(self) -> Self:
+        if not (self.huggingface or self.modelscope):
+            raise ValueError("neither huggingface nor modelscope: no hub has it")
+        return self
+
+
+@cache
+def catalogue() -> dict[str, CatalogueEntry]:
+    """Return the named models of files/models.yaml."""
+    entries = TypeAdapter(dict[InstanceName, CatalogueEntry])
+    return entries.validate_python(yaml.safe_load(CATALOGUE.read_text("utf-8")))

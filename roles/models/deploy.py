@@ -1,0 +1,80 @@
+"""Deploy of the models role."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pyinfra.api import deploy
+
+from roles.models.operations import store
+from roles.models.options import ModelsOptions, Source
+
+FILES = Path(__file__).parent / "files"
+HOME = "/opt/metal2model/models"
+PROGRAM = f"{HOME}/store.py"
+CLIENTS = {"huggingface": ("huggingface-hub", "huggingface_hub"), "modelscope": ("modelscope-hub", "modelscope_hub")}
+"""Hub -> the package of its client, and the module."""
+
+
+@deploy("Models")
+def deploy_models(options: ModelsOptions) -> None:
+    """Have the wanted models on the host."""
+    if options.wanted:
+        spec = specification(options)
+        store(name="Have the models", program=PROGRAM, files=own_files(list(spec["clients"])), spec=spec)
+
+
+def own_files(hubs: list[str]) -> dict[str, str]:
+    """Return the role's own files on the host: the program, and the pinned requirements of the clients it needs."""
+    return {f"{HOME}/{name}": (FILES / name).read_text("utf-8") for name in ["store.py", *(f"{h}.txt" for h in hubs)]}
+
+
+def specification(options: ModelsOptions) -> dict[str, Any]:
+    """Return what the program is to have; its schema is what files/store.py reads."""
+    sources = {name: options.source(name) for name in options.wanted}
+    endpoints = {"huggingface": options.huggingface_endpoint, "modelscope": options.modelscope_endpoint}
+    return {
+        "directory": options.directory,
+        "keep_free_bytes": options.keep_free_mib << 20,
+        "retries": options.retries,
+        "clients": {
+            hub: client(hub, endpoint.rstrip("/"))
+            for hub, endpoint in endpoints.items()
+            if any(source.kind == hub for source in sources.values())
+        },
+        "models": [entry(name, source) for name, source in sources.items()],
+    }
+
+
+def client(hub: str, endpoint: str) -> dict[str, str]:
+    """Return what the program needs to know of a hub's client; the version is the one that the requirements pin."""
+    package, module = CLIENTS[hub]
+    version = re.search(rf"^{package}==(\S+)", (FILES / f"{hub}.txt").read_text("utf-8"), re.MULTILINE)
+    assert version, f"roles/models/files/{hub}.txt does not pin {package}"
+    return {
+        "package": package,
+        "module": module,
+        "version": version[1],
+        "root": f"/opt/metal2model/{module}",
+        "requirements": f"{HOME}/{hub}.txt",
+        "endpoint": endpoint,
+    }
+
+
+def entry(name: str, source: Source) -> dict[str, Any]:
+    """Return what the program needs to know of a model."""
+    return {
+        "name": name,
+        "source": source.kind,
+        "directory": source.directory,
+        "repo": source.repo,
+        "revision": source.revision,
+        "files": list(source.files),
+        "file": source.files[0] if source.kind == "url" else None,
+        "url": source.url,
+        "path": source.path if source.kind == "path" else None,
+        "sha256": source.sha256,
+        "digests": dict(source.digests),
+    }

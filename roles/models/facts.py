@@ -1,0 +1,48 @@
+"""Facts of the models role."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pyinfra.api import FactBase, QuoteString, StringCommand
+
+
+@dataclass(frozen=True)
+class StoreState:
+    """What of the wanted models is not as wanted."""
+
+    installed: bool
+    """The role's own files stand on the host as they are here."""
+    clients: Mapping[str, str | None]
+    """Hub -> why the environment of its client cannot be used; None when it can. Empty when not installed."""
+    models: Mapping[str, str | None]
+    """Name -> why the model is not known to be complete; None when it is. Empty when not installed."""
+
+    @property
+    def at_rest(self) -> bool:
+        """Nothing is to do."""
+        return self.installed and not any(self.clients.values()) and not any(self.models.values())
+
+
+class Store(FactBase[StoreState]):
+    """
+    State of all wanted models and of the clients' environments.
+
+    Compares what stat says with the manifests; reads no model. Says that nothing is installed on a host that has no
+    Python yet.
+    """
+
+    def command(self, program: str, digests: Mapping[str, str], spec: str) -> StringCommand:
+        """``digests``: each of the role's own files and its sha256; ``spec``: see files/store.py."""
+        lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())
+        return StringCommand(
+            "export LC_ALL=C.UTF-8; printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
+            "&& python3", QuoteString(program), "check", QuoteString(spec), "2>/dev/null",
+            """|| echo '{"installed": false, "clients": {}, "models": {}}'""",
+        )  # fmt: skip
+
+    def process(self, output: list[str]) -> StoreState:
+        """Read the one line of JSON."""
+        return StoreState(**json.loads(output[-1]))

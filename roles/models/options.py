@@ -1,0 +1,219 @@
+"""Options of the models role."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Annotated, ClassVar, Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, model_validator
+
+from roles.common.model import FilePattern, HubName, Model, Repository, Revision, catalogue
+from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Sha256, did_you_mean
+
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\n]*[^/\n]$")]
+
+DEFAULT_BRANCH: dict[HubName, str] = {"huggingface": "main", "modelscope": "master"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a model comes from and where it goes, with nothing left open."""
+
+    kind: Literal["huggingface", "modelscope", "url", "path"]
+    directory: str
+    """Where its files go: ``MODELS/publisher/name``."""
+    path: str
+    """What an engine loads."""
+    repo: str | None = None
+    revision: str | None = None
+    files: tuple[str, ...] = ()
+    url: str | None = None
+    sha256: str | None = None
+    digests: tuple[tuple[str, str], ...] = ()
+    """What files/models.yaml knows: file and its sha256."""
+
+
+class ModelOptions(Options):
+    """
+    One model, from one source: an entry of files/models.yaml (`{}`), a hub's repository, a URL, or a path on the host.
+
+    A name of files/models.yaml with `repo`, `url` or `path` is that source, not the entry.
+    """
+
+    advice: ClassVar[dict[str, str]] = {
+        "file": "write files: ['NAME.gguf']",
+        "include": "write files, names or globs",
+        "allow_patterns": "write files, names or globs",
+        "model": "write repo: 'publisher/name'",
+        "repo_id": "write repo: 'publisher/name'",
+        "checksum": "write sha256",
+        "branch": "write revision",
+        "commit": "write revision",
+        "endpoint": "write models/huggingface_endpoint or models/modelscope_endpoint, one for all models",
+        "token": "this role holds no tokens yet; put a gated model on the host yourself and write path",
+    }
+
+    repo: Repository | None = None
+    """Repository `publisher/name` of a hub."""
+
+    hub: HubName | None = None
+    """Hub to take a repository or a catalogued model from. None: `models/hub`."""
+
+    revision: Revision | None = None
+    """
+    Commit, tag or branch of the repository. None: what files/models.yaml pins, else the hub's main branch. Anything
+    but a commit is looked up once, when the host first wants the model, and what it meant (on Hugging Face the commit,
+    on both hubs the digest of each file) is written down on the host: a branch that moves on does not move the host.
+    To take what is new, name another revision.
+    """
+
+    files: list[FilePattern] = []
+    """
+    Files of the repository: names or globs such as `*UD-IQ1_S*`, whose `*` crosses directories. Empty: all. When the
+    first one is the exact name of a `.gguf` file, that file is what engines load; of a split one, name the first
+    part, the others come with it. Else engines load the directory.
+    """
+
+    url: HttpUrl | None = None
+    """Address of one file. Needs `sha256`, as there is no listing to compare with."""
+
+    path: AbsolutePath | None = None
+    """A GGUF file, or a directory with `config.json` or GGUF files, that is on the host already; used where it lies."""
+
+    sha256: Sha256 | None = None
+    """Digest of the file at `url` (required) or `path` (optional)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        given = [name for name in ("repo", "url", "path") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} are given, one is required; keep the one that is meant")
+        if not self.repo:
+            for name in ("revision", "files"):
+                if getattr(self, name):
+                    raise OptionProblem(name, "goes with 'repo', which is not given; add it, or remove this")
+        if (self.url or self.path) and self.hub:
+            raise OptionProblem("hub", f"goes with a repository, not with {given[0]!r}; remove it")
+        if self.url and not self.sha256:
+            raise OptionProblem(
+                "sha256",
+                "is required with 'url': there is no listing that the file could be compared with. Take it from the "
+                "publisher, or from sha256sum of a copy that you trust",
+            )
+        if self.url and not PurePosixPath(unquote(urlsplit(self.url).path)).name:
+            raise OptionProblem("url", f"{self.url!r} names no file; it must end in one, such as .../model.gguf")
+        if self.sha256 and not (self.url or self.path):
+            raise OptionProblem(
+                "sha256", "goes with 'url' or 'path'; for a repository the hub's listing has the digests"
+            )
+        return self
+
+
+class ModelsOptions(Options):
+    """Model files: fetched once, verified, owned by root and read-only, in `publisher/name` under one directory."""
+
+    advice: ClassVar[dict[str, str]] = {
+        "endpoint": "write huggingface_endpoint or modelscope_endpoint",
+        "hf_endpoint": "write huggingface_endpoint",
+        "models": "write wanted",
+    }
+
+    directory: AbsolutePath = "/srv/models"
+    """Where models are kept, as `DIRECTORY/publisher/name/file`. Partial downloads lie in `DIRECTORY/.partial`."""
+
+    hub: HubName = "huggingface"
+    """
+    Hub of the models that name none. In China `modelscope`: mirrors of Hugging Face often have the listing only, and
+    send downloads to hosts that cannot be reached.
+    """
+
+    huggingface_endpoint: HttpUrl = "https://huggingface.co"
+    """Hugging Face or a mirror of it, what its own tools call HF_ENDPOINT: `https://hf-mirror.com`, a LAN cache."""
+
+    modelscope_endpoint: HttpUrl = "https://modelscope.cn"
+    """ModelScope or a mirror of it."""
+
+    keep_free_mib: Annotated[int, Field(ge=0)] = 1024
+    """Space that downloads leave free on the file system of `directory`, in MiB."""
+
+    retries: Annotated[int, Field(ge=0, le=100)] = 5
+    """Further attempts in a row that may bring no byte before a download is given up (the next run goes on there)."""
+
+    wanted: dict[InstanceName, ModelOptions] = {}
+    """Models that the host shall have. `{}` for the entry of that name in files/models.yaml."""
+
+    @model_validator(mode="after")
+    def _every_source_is_known(self) -> Self:
+        places: dict[str, tuple[str, Source]] = {}
+        for name in self.wanted:
+            source = self.source(name)
+            if source.kind == "path":
+                continue
+            other, before = places.setdefault(source.directory, (name, source))
+            if (before.kind, before.revision) != (source.kind, source.revision):
+                raise OptionProblem(
+                    f"wanted/{name}",
+                    f"{source.repo} from {source.kind} at {source.revision!r}, but wanted/{other} has it from "
+                    f"{before.kind} at {before.revision!r}: both go to {source.directory}, which can hold one. Use the "
+                    f"same hub and revision",
+                )
+        return self
+
+    def source(self, name: str) -> Source:
+        """Return where a wanted model comes from and goes."""
+        wanted = self.wanted[name]
+        if wanted.path:
+            return Source(kind="path", directory=str(PurePosixPath(wanted.path).parent), path=wanted.path,
+                          sha256=wanted.sha256)  # fmt: skip
+        if wanted.url:
+            parts = urlsplit(wanted.url)
+            file = PurePosixPath(unquote(parts.path)).name
+            directory = f"{self.directory}/{parts.hostname}/{name}"
+            return Source(kind="url", directory=directory, path=f"{directory}/{file}", url=wanted.url, files=(file,),
+                          sha256=wanted.sha256)  # fmt: skip
+        hub: HubName = wanted.hub or self.hub
+        if wanted.repo:
+            return self._from_hub(hub, wanted.repo, wanted.revision, wanted.files, {})
+        return self._from_catalogue(name, hub)
+
+    def _from_catalogue(self, name: str, hub: HubName) -> Source:
+        entry = catalogue().get(name)
+        if entry is None:
+            raise OptionProblem(
+                f"wanted/{name}",
+                f"files/models.yaml has no model of this name{did_you_mean(name, catalogue())}. Use one of its names, "
+                f"or say where the model comes from with 'repo', 'url' or 'path'",
+            )
+        sources = {"huggingface": entry.huggingface, "modelscope": entry.modelscope}
+        place = sources[hub]
+        if place is None:
+            known = next(name for name, source in sources.items() if source)
+            raise OptionProblem(
+                f"wanted/{name}/hub",
+                f"files/models.yaml does not know it on {hub}; write hub: {known!r}, or give 'repo'",
+            )
+        return self._from_hub(hub, place.repo, place.revision, entry.files, entry.sha256)
+
+    def _from_hub(
+        self, hub: HubName, repo: str, revision: str | None, files: list[str], digests: dict[str, str]
+    ) -> Source:
+        directory = f"{self.directory}/{repo}"
+        first = files[0] if files else ""
+        exact = first.endswith(".gguf") and not set("*?[") & set(first)
+        return Source(
+            kind=hub,
+            directory=directory,
+            path=f"{directory}/{first}" if exact else directory,
+            repo=repo,
+            revision=revision or DEFAULT_BRANCH[hub],
+            files=tuple(files),
+            digests=tuple(digests.items()),
+        )
+
+    def model(self, name: str) -> Model:
+        """Return what an engine is to load for ``models/wanted/NAME``; raise `ValueError` for a name not wanted."""
+        if name not in self.wanted:
+            raise ValueError(f"{name!r} is not among models/wanted{did_you_mean(name, self.wanted)}; declare it there")
+        return Model(name=name, path=self.source(name).path)
