@@ -1,0 +1,100 @@
+"""Run metal2model as a user does, and read what it said; what it did is for each test to see over ssh."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.testbed.hosts import BedHost
+
+ROOT = Path(__file__).parents[2]
+PYINFRA = Path(sys.executable).with_name("pyinfra")
+Hosts = Mapping[str, Mapping[str, Any]]
+"""Host name -> host data, as an inventory has it."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run of pyinfra said."""
+
+    code: int
+    output: str
+    """Its log and its tables, in the order in which they came."""
+
+    @property
+    def results(self) -> dict[str, dict[str, str]]:
+        """Operation -> host -> Success, No changes or Error."""
+        found: dict[str, dict[str, str]] = {}
+        operation = ""
+        for line in self.output.splitlines():
+            if started := re.match(r"--> Starting operation: (.*\S)", line):
+                operation = started[1]
+                found[operation] = {}
+            elif ended := re.match(r"\s+\[(\S+)\] (Success|No changes|Error)", line):
+                found.setdefault(operation, {})[ended[1]] = ended[2]
+        return found
+
+    def changed(self, host: str) -> list[str]:
+        """Return the operations that changed this host."""
+        return [operation for operation, hosts in self.results.items() if hosts.get(host) == "Success"]
+
+    def succeeded(self) -> Run:
+        """Return this run, or fail the test with all that it said."""
+        assert self.code == 0, self.output
+        assert self.results, self.output
+        return self
+
+
+def command(directory: Path, hosts: Hosts, deploy: str, *options: str) -> list[str]:
+    """Return the command line for a fleet; its inventory is written into the directory."""
+    inventory = directory / "fleet.py"
+    inventory.write_text(f"fleet = {[(name, dict(data)) for name, data in hosts.items()]!r}\n")
+    return [str(PYINFRA), "-y", str(inventory), f"deploys/{deploy}.py", *options]
+
+
+def run(directory: Path, hosts: Hosts, deploy: str = "full", *options: str, timeout: float = 400) -> Run:
+    """Run a deploy on a fleet as a user would."""
+    done = subprocess.run(
+        command(directory, hosts, deploy, *options),
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True, timeout=timeout, check=False,
+    )  # fmt: skip
+    return Run(done.returncode, done.stdout)
+
+
+def restarts(host: BedHost, unit: str) -> list[str]:
+    """Return when the unit was started since the host booted, in systemd's own journal, oldest first."""
+    lines = host.ssh(f"journalctl -o short-monotonic --no-pager -u {unit} | grep -F ': Started ' || true").stdout
+    return lines.splitlines()
+
+
+def ask(host: BedHost, port: int, *, key: str | None, prompt: str = "hello") -> tuple[int, Any]:
+    """Ask a model on the host itself, with curl, and return the HTTP status and the answer."""
+    body = json.dumps({"messages": [{"role": "user", "content": prompt}], "max_tokens": 8})
+    authorization = f"-H 'Authorization: Bearer {key}'" if key else ""
+    said = host.ssh(
+        f"curl -s -w '\\n%{{http_code}}' {authorization} --json @- http://127.0.0.1:{port}/v1/chat/completions",
+        input=body,
+    ).stdout
+    text, _, status = said.rpartition("\n")
+    return int(status), json.loads(text) if text else None
+
+
+def key_of(host: BedHost, instance: str) -> str:
+    """Return the API key that stands on the host."""
+    return host.ssh(f"cat /etc/metal2model/llama_cpp/{instance}.key").stdout.strip()
+
+
+def snapshot(host: BedHost) -> str:
+    """Return what a run that refuses must leave as it was: every file of the system, its packages and its units."""
+    return host.ssh(
+        "LC_ALL=C; find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev"
+        " -o -path /var/log -o -path /var/cache/ldconfig -o -path /var/lib/systemd -o -path /root \\) -prune"
+        " -o -type f -printf '%p %s %T@ %m %u\\n' | sort; dpkg-query -W; systemctl list-unit-files --no-legend"
+    ).stdout
