@@ -1,4 +1,6 @@
-"""What the hub serves and nobody publishes: models with random weights, made once and kept in the state directory.
+"""What the hub serves and nobody publishes: random models and a llama.cpp release, made once per state directory.
+
+    python -m tests.testbed.artefacts llama_release | models
 
 Every file is keyed by the text of the code that makes it: a change there makes it anew.
 """
@@ -8,6 +10,7 @@ import hashlib
 import inspect
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +19,10 @@ from typing import Any
 import gguf
 import numpy as np
 
-from tests.testbed.hub_state import default_state_dir, locked, replacing
+from tests.testbed import BedError, hub_release, locked
+from tests.testbed import state_dir as default_state_dir
+from tests.testbed.hub_release import ReleaseInfo
+from tests.testbed.hub_state import replacing
 
 OWNER = "metal2model-fixtures"
 GGUF_REPOSITORY = f"{OWNER}/tiny-random-GGUF"
@@ -68,6 +74,18 @@ def make_models(state_dir: Path | None = None) -> None:
     for repository in (GGUF_REPOSITORY, BIG_REPOSITORY, SAFETENSORS_REPOSITORY):
         card = f"---\nlicense: cc0-1.0\n---\n# {repository}\n\nRandom weights, made by metal2model's test bed.\n"
         _made(_folder(base, repository) / "README.md", card, functools.partial(_write_text, card))
+
+
+def release(state_dir: Path | None = None) -> ReleaseInfo:
+    """Give the llama.cpp release which the hub serves under github.com; about two minutes when it is not there."""
+    base = state_dir or default_state_dir()
+    path = base / "releases/ggml-org/llama.cpp" / hub_release.TAG / hub_release.ASSET
+    return hub_release.describe(_made(path, hub_release.recipe(), functools.partial(hub_release.build, base)))
+
+
+def sha256_of_release(state_dir: Path | None = None) -> str:
+    """Give what an inventory pins the release by; it depends on the compiler, so only the run knows it."""
+    return release(state_dir).sha256
 
 
 def _folder(state_dir: Path | None, repository: str) -> Path:
@@ -280,3 +298,22 @@ def _byte_characters() -> list[str]:
     """Give the 256 printable characters that byte-level BPE writes bytes as (GPT-2's bytes_to_unicode)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(256 - len(printable))]
+
+
+def main() -> None:
+    """Make one kind of artefact ahead of its use, perhaps in the background."""
+    match sys.argv[1:]:
+        case ["llama_release"]:
+            info = release()
+            print(f"{info.sha256}  {info.path}")
+        case ["models"]:
+            make_models()
+        case _:
+            sys.exit("usage: python -m tests.testbed.artefacts llama_release | models")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BedError as error:
+        sys.exit(f"error: {error}")

@@ -19,6 +19,7 @@ import socket
 import ssl
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,10 +27,10 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.testbed import artefacts, keys
+from tests.testbed import RUN_DIR, artefacts, keys, locked
+from tests.testbed import state_dir as default_state_dir
 from tests.testbed.hub_http import Fault, Hub
 from tests.testbed.hub_sites import Sites
-from tests.testbed.hub_state import default_state_dir, locked
 
 ADDRESS = "10.77.0.1"
 START_SECONDS = 30
@@ -61,7 +62,8 @@ def served_names() -> list[str]:
 
 def run_dir(state_dir: Path) -> Path:
     """Say where the hub of a state directory has its pid file, socket and logs."""
-    base = Path(os.environ.get("M2M_RUN_DIR", "/run/metal2model-bed"))
+    # Without root the hub still runs on other ports, for its own tests.
+    base = RUN_DIR if os.geteuid() == 0 else Path(tempfile.gettempdir()) / f"metal2model-bed-{os.geteuid()}"
     return base / f"hub-{hashlib.sha256(str(state_dir.resolve()).encode()).hexdigest()[:12]}"
 
 

@@ -237,10 +237,10 @@ class Hub:
             return response
         fault = self._fault(where, of_body=True, length=stop - start)
         async for piece in _spoilt(answer.body, start, stop, fault):
-            await response.write(piece)
-            record.bytes_sent += len(piece)
             if fault and fault.kind == "slow":
                 await asyncio.sleep(len(piece) / fault.rate)
+            await response.write(piece)
+            record.bytes_sent += len(piece)
         if fault and fault.kind == "stall":
             # Until the client has enough: aiohttp cancels the handler when it leaves.
             await asyncio.sleep(86400)

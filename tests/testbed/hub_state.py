@@ -1,28 +1,10 @@
-"""Where the bed keeps what it made, and how it writes there so that a kill at any point leaves nothing half done."""
+"""How the hub's parts write: a kill at any point leaves nothing half done."""
 
 import contextlib
-import fcntl
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-
-
-def default_state_dir() -> Path:
-    """Say where things that cost time to make survive between runs."""
-    if chosen := os.environ.get("M2M_BED_DIR"):
-        return Path(chosen)
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "metal2model" / "bed"
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold `path` against other processes which make the same thing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextlib.contextmanager

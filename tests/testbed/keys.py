@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from tests.testbed.hub_state import locked, write_atomic
+from tests.testbed import locked
+from tests.testbed.hub_state import write_atomic
 
 DAY = datetime.timedelta(days=1)
 CA_NAME = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "metal2model test bed CA (throwaway)")])
