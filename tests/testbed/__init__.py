@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-RUN_DIR = Path("/run/metal2model-bed")
+RUN_DIR = Path(os.environ.get("M2M_RUN_DIR", "/run/metal2model-bed"))
 """What is running now; the next boot of the machine forgets it."""
 
 

@@ -31,6 +31,9 @@ from tests.testbed import RUN_DIR, BedError, hub, images, locked, network, requi
 HOSTS_DIR = RUN_DIR / "hosts"
 SUPERVISE = Path(__file__).with_name("supervise.sh")
 CGROUP_ROOT = Path("/sys/fs/cgroup")
+CGROUP = "metal2model-bed"
+SYSTEMD = Path("/run/systemd/system")
+"""There when the init of this machine is systemd; then cgroups are systemd's, and it lends us some."""
 
 BOOT_SECONDS = 60.0
 POWER_OFF_SECONDS = 25.0
@@ -404,10 +407,9 @@ def _power_on(record: Record, tree: Sequence[Path], srv_mib: int | None, extra_n
         options.append(f"--bind={record.disk}/srv:/srv")
     command = ["unshare", "--mount", "--propagation=private", "--", str(SUPERVISE)]
     command += [record.name, record.disk, str(record.run), ":".join(str(layer) for layer in tree)]
-    if Path("/run/systemd/system").is_dir():
-        # Cgroups are systemd's here; it lends us one.
-        scope = ["systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes"]
-        command = [*scope, f"--unit=metal2model-bed-{record.name}", "--", *command, ""]
+    if SYSTEMD.is_dir():
+        scope = ["systemd-run", "--scope", "--quiet", "--collect", "--slice=system.slice", "--property=Delegate=yes"]
+        command = [*scope, f"--unit={CGROUP}-{record.name}", "--", *command, ""]
     else:
         command.append(" ".join(str(path) for path in _cgroups(record.name)))
     with (record.run / "console.log").open("wb") as console:
@@ -418,12 +420,12 @@ def _power_on(record: Record, tree: Sequence[Path], srv_mib: int | None, extra_n
 
 def _cgroups(name: str) -> list[Path]:
     """The host's own cgroup in each hierarchy of this machine."""
-    if (CGROUP_ROOT / "cgroup.controllers").exists():
-        roots = [CGROUP_ROOT]
-    else:
-        usable = ("systemd", "unified", "memory", "pids", "cpu", "cpuacct", "blkio", "freezer")
-        roots = [CGROUP_ROOT / root for root in usable if (CGROUP_ROOT / root / "cgroup.procs").exists()]
-    return [root / "metal2model-bed" / name for root in roots]
+    unified = (CGROUP_ROOT / "cgroup.controllers").exists()
+    if SYSTEMD.is_dir():
+        return [CGROUP_ROOT / ("" if unified else "systemd") / "system.slice" / f"{CGROUP}-{name}.scope"]
+    usable = ("systemd", "unified", "memory", "pids", "cpu", "cpuacct", "blkio", "freezer")
+    hierarchies = [CGROUP_ROOT] if unified else [CGROUP_ROOT / hierarchy for hierarchy in usable]
+    return [path / CGROUP / name for path in hierarchies if (path / "cgroup.procs").exists()]
 
 
 def _console(record: Record) -> str:
@@ -507,20 +509,21 @@ def _forget(record: Record) -> None:
 
 
 def _remove_cgroup(cgroup: Path) -> None:
-    """Remove an emptied cgroup with those below; the last processes may take a moment to be gone."""
-    deadline = time.monotonic() + 5
+    """Remove a host's cgroup, and kill what is left in it: an init outlives its nspawn when that is killed."""
+    deadline = time.monotonic() + 10
     while cgroup.is_dir():
         try:
-            for path, _, _ in os.walk(cgroup, topdown=False):
-                os.rmdir(path)  # noqa: PTH106
+            for path in sorted(cgroup.glob("**/"), reverse=True):
+                for pid in (path / "cgroup.procs").read_text().split():
+                    os.kill(int(pid), signal.SIGKILL)
+                path.rmdir()
         except OSError as error:
             if time.monotonic() > deadline:
-                raise BedError(
-                    f"{cgroup} cannot be removed: {error.strerror}. See who is in its cgroup.procs."
-                ) from error
+                raise BedError(f"{cgroup} cannot be removed: {error.strerror}; see its cgroup.procs.") from error
             time.sleep(POLL_SECONDS)
     with contextlib.suppress(OSError):
-        cgroup.parent.rmdir()  # the bed's own, when this was its last host
+        if cgroup.parent.name == CGROUP:
+            cgroup.parent.rmdir()  # when this was the last host
 
 
 def _discard(tree: Path) -> None:

@@ -3,6 +3,7 @@
 import ipaddress
 import json
 import shutil
+import socket
 import subprocess
 from collections.abc import Collection
 from pathlib import Path
@@ -65,7 +66,12 @@ def free_address(taken: Collection[str]) -> str:
 
 
 def _exists() -> bool:
-    return Path("/sys/class/net", BRIDGE).exists()
+    # Not by /sys/class/net, which may show another network namespace.
+    try:
+        socket.if_nametoindex(BRIDGE)
+    except OSError:
+        return False
+    return True
 
 
 def _refuse_overlap() -> None:

@@ -17,14 +17,12 @@ cd "$root" || exit 1
 mount -t overlay overlay -o "lowerdir=$layers,upperdir=upper,workdir=work" root || exit 1
 if [ -e srv.img ]; then mount -o loop srv.img srv || exit 1; fi
 
-# nspawn is bound to our life, and its init to nspawn's: killed outright, we leave nothing behind.
 stop=0; trap 'stop=1; kill -TERM $child 2>/dev/null' TERM INT
 boots=0
 while :; do
     echo $((++boots)) >"$run/boots"
-    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 setpriv --pdeathsig=KILL systemd-nspawn --quiet --register=no --keep-unit \
-        --directory=root --machine="$name" --boot --resolv-conf=off --timezone=off --link-journal=no --console=pipe \
-        "$@" </dev/null &
+    SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1 systemd-nspawn --quiet --register=no --keep-unit --directory=root \
+        --machine="$name" --boot --resolv-conf=off --timezone=off --link-journal=no --console=pipe "$@" </dev/null &
     child=$!
     # A trapped signal ends the first wait early.
     wait $child; code=$?
