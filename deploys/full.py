@@ -23,5 +23,6 @@ deploy_base(declared.base)
 deploy_tuning(declared.tuning, report)
 deploy_models(declared.models)
 if declared.llama_cpp:
-    deploy_llama_cpp(declared.llama_cpp, declared.models.by_name(), report)
+    models = {name: declared.models.model(name) for name in declared.models.wanted}
+    deploy_llama_cpp(declared.llama_cpp, models, report)
 deploy_verify(declared.endpoints(), declared.json_to)
