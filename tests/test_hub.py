@@ -21,10 +21,10 @@ import gguf
 import pytest
 from aiohttp import web
 
-from tests.testbed import artefacts, hub, keys
-from tests.testbed.hub_apt import Upstream, find_upstream
+from tests.testbed import artefacts, hub, images, keys
+from tests.testbed.hub_apt import Apt, Upstream, find_upstream
 from tests.testbed.hub_cache import Cache
-from tests.testbed.hub_http import Content
+from tests.testbed.hub_http import Answer, Asked, Content, text_answer
 from tests.testbed.hub_models import commit_of
 from tests.testbed.hub_pypi import JSON_TYPE, find_index
 
@@ -402,9 +402,10 @@ def test_every_pocket_of_noble_lists_every_component(bed: Bed) -> None:
 
 
 def test_debian_comes_through_under_every_mirror(bed: Bed) -> None:
-    upstream = find_upstream()
-    assert upstream, "this machine's apt sources name no Debian archive"
-    own = [f"http://{urlsplit(url).netloc}{urlsplit(url).path}" for url in (upstream.debian, upstream.security)]
+    archives = find_upstream(bed.state).archives
+    own = [
+        f"http://{urlsplit(archives[name]).netloc}{urlsplit(archives[name]).path}" for name in ("debian", "security")
+    ]
     mirrored = "https://mirrors.tuna.tsinghua.edu.cn"
     for one, other, path in (
         (own[0], f"{mirrored}/debian", "dists/bookworm-updates/InRelease"),
@@ -417,26 +418,41 @@ def test_debian_comes_through_under_every_mirror(bed: Bed) -> None:
     assert bed.ask("http://archive.ubuntu.com/debian/../../keys/ca.key").status in (400, 404)
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("sources.list", "# deb http://no/debian x main\ndeb [arch=amd64] http://m.example/debian/ bookworm main\n"
-                         "deb http://s.example/debian-security bookworm-security main\n"),
-        ("sources.list.d/d.sources", "# note\nTypes: deb deb-src\nURIs: http://m.example/debian\n"
-                                     "Suites: bookworm bookworm-updates\n\nTypes: deb\n"
-                                     "URIs: http://s.example/debian-security\nSuites: bookworm-security\n\n"
-                                     "Enabled: no\nTypes: deb\nURIs: http://no/debian\nSuites: x\n"),
-    ],
-)  # fmt: skip
-def test_the_machines_mirror_is_read_from_its_sources(tmp_path: Path, name: str, text: str) -> None:
-    (tmp_path / "sources.list.d").mkdir()
-    (tmp_path / name).write_text(text)
-    assert find_upstream(tmp_path) == Upstream("http://m.example/debian", "http://s.example/debian-security")
+def test_a_tree_of_the_bed_names_the_mirror_that_the_machine_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(images, "mirror_of", lambda suite: None)
+    monkeypatch.setattr(images, "real_ubuntu", lambda: None)
+    assert find_upstream(tmp_path) == Upstream({})
+    sources = tmp_path / "images/bookworm-1/etc/apt/sources.list"
+    sources.parent.mkdir(parents=True)
+    sources.write_text("deb http://m.example/debian/ bookworm main\ndeb http://s.example/sec bookworm-security main\n")
+    found = find_upstream(tmp_path)
+    assert found == Upstream({"debian": "http://m.example/debian", "security": "http://s.example/sec"})
+    assert found.hosts == {"m.example", "s.example"}
 
 
-def test_a_machine_without_debian_has_no_upstream(tmp_path: Path) -> None:
-    (tmp_path / "sources.list").write_text("deb http://archive.example/ubuntu noble main\n")
-    assert find_upstream(tmp_path) is None
+def test_a_true_ubuntu_archive_is_passed_through(tmp_path: Path) -> None:
+    class Asking(Cache):
+        async def get(self, url: str, *_: object, **__: object) -> Answer:
+            return text_answer(url)
+
+    upstream = Upstream({"ubuntu": "http://u.example/ubuntu", "ubuntu-security": "http://v.example/ubuntu"})
+    apt = Apt(Asking(tmp_path), upstream, tmp_path)
+
+    def reached(host: str, path: str) -> str:
+        answer = asyncio.run(apt.answer(Asked("http", host, "GET", path, {}, {})))
+        assert answer
+        assert isinstance(answer.body, Content)
+        return answer.body.content.decode()
+
+    assert (
+        reached("archive.ubuntu.com", "/ubuntu/dists/noble/InRelease")
+        == "http://u.example/ubuntu/dists/noble/InRelease"
+    )
+    assert reached("security.ubuntu.com", "/ubuntu/pool/x.deb") == "http://v.example/ubuntu/pool/x.deb"
+    assert reached("u.example", "/ubuntu/pool/x.deb") == "http://u.example/ubuntu/pool/x.deb"
+    assert "no mirror" in reached("mirrors.ustc.edu.cn", "/debian/pool/x.deb")
 
 
 # --- Python indexes --------------------------------------------------------------------------------------------------

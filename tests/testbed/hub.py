@@ -68,9 +68,14 @@ def run_dir(state_dir: Path) -> Path:
 
 
 def ensure_running(state_dir: Path, address: str = ADDRESS, http_port: int = 80, tls_port: int = 443) -> None:
-    """Start the hub unless it already answers there; a hub that runs older code is replaced."""
+    """Start the hub unless it already answers there; one with older code or other names is replaced."""
     here = run_dir(state_dir)
-    wanted = {"address": [address, http_port, tls_port], "code": _code_digest()}
+    wanted = {
+        "address": [address, http_port, tls_port],
+        "code": _code_digest(),
+        # Which registries this machine uses may become known, or change, after the start.
+        "names": sorted(Sites(state_dir).by_name),
+    }
     with locked(here / "lock"):
         if (status := Client(state_dir).status()) is not None:
             if {name: status.get(name) for name in wanted} == wanted:
@@ -231,7 +236,7 @@ async def serve(state_dir: Path, address: str, http_port: int, tls_port: int) ->
         answer: Any = None
         match request.method, request.path:
             case "GET", "/status":
-                answer = {"pid": os.getpid(), "address": [address, http_port, tls_port], "code": code}
+                answer = {"pid": os.getpid(), "address": [address, http_port, tls_port], "code": code, "names": names}
             case "GET", "/log":
                 answer = hub.log()
             case "DELETE", "/log":
@@ -249,7 +254,7 @@ async def serve(state_dir: Path, address: str, http_port: int, tls_port: int) ->
                 return web.Response(status=404, text="no such thing")
         return web.json_response(answer)
 
-    code = _code_digest()
+    code, names = _code_digest(), sorted(sites.by_name)
     # handler_cancellation: a client that leaves ends what was being sent to it.
     public = web.ServerRunner(web.Server(hub.handle, handler_cancellation=True, access_log=None))
     private = web.ServerRunner(web.Server(administer, access_log=None))

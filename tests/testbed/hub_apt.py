@@ -1,6 +1,7 @@
 """Apt archives: Debian's own through a cache, and Debian bookworm presented as Ubuntu noble.
 
-Which mirror Debian comes from is read from this machine's own apt sources when the hub starts.
+Which mirror Debian comes from is found on this machine when the hub starts. Where the machine is an Ubuntu with noble's
+own archive, that one is passed through instead of the presentation.
 """
 
 import datetime
@@ -11,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from tests.testbed import keys
+from tests.testbed import images, keys
 from tests.testbed.hub_cache import Cache
 from tests.testbed.hub_http import Answer, Asked, text_answer
 
@@ -36,45 +37,34 @@ POCKETS = {
 
 @dataclass(frozen=True)
 class Upstream:
-    """Base URLs of this machine's Debian archive and of its security archive."""
+    """Base URLs of the archives that this machine may use, by their names here; without a slash at the end."""
 
-    debian: str
-    security: str
+    archives: dict[str, str]
 
     @property
     def hosts(self) -> set[str]:
-        """Name the hosts of both."""
-        return {host for url in (self.debian, self.security) if (host := urlsplit(url).hostname)}
+        """Name their hosts."""
+        return {host for url in self.archives.values() if (host := urlsplit(url).hostname)}
 
 
-def find_upstream(etc_apt: Path = Path("/etc/apt")) -> Upstream | None:
-    """Read this machine's apt sources (sources.list(5), both formats); None where they name no Debian archive."""
-    found: list[tuple[str, str]] = []
-    lists = [etc_apt / "sources.list", *sorted((etc_apt / "sources.list.d").glob("*.list"))]
-    for path in lists:
-        for line in path.read_text().splitlines() if path.exists() else ():
-            if match := re.match(r"deb\s+(?:\[[^]]*\]\s*)?(https?://\S+)\s+(\S+)", line.strip()):
-                found.append((match[1], match[2]))
-    for path in sorted((etc_apt / "sources.list.d").glob("*.sources")):
-        for stanza in re.split(r"\n\s*\n", path.read_text()):
-            fields = dict(re.findall(r"(?m)^(\w[\w-]*):[ \t]*(.*)$", stanza))
-            if "deb" not in fields.get("Types", "").split() or fields.get("Enabled", "yes").strip() == "no":
-                continue
-            for uri in fields.get("URIs", "").split():
-                if uri.startswith("http"):
-                    found += [(uri, suite) for suite in fields.get("Suites", "").split()]
-    archives = [(uri.rstrip("/"), suite) for uri, suite in found if "debian" in urlsplit(uri).path]
-    main = next((uri for uri, suite in archives if not suite.endswith(("-security", "/updates"))), None)
-    if main is None:
-        return None
-    security = next((uri for uri, suite in archives if suite.endswith("-security")), f"{main}-security")
-    return Upstream(main, security)
+def find_upstream(state_dir: Path) -> Upstream:
+    """Take the mirrors which the base trees come from: of this machine's apt sources, else of mmdebstrap's choice."""
+    archives = {}
+    debian = images.mirror_of("bookworm")
+    for tree in sorted((state_dir / "images").glob("bookworm-*")) if debian is None else ():
+        if (tree / "etc/apt/sources.list").exists():
+            debian = images._mirror_in(tree, "bookworm")
+    if debian:
+        archives = {"debian": debian.archive, "security": debian.security}
+    if ubuntu := images.real_ubuntu():
+        archives |= {"ubuntu": ubuntu.archive, "ubuntu-security": ubuntu.security}
+    return Upstream({name: url.rstrip("/") for name, url in archives.items() if url})
 
 
 class Apt:
     """Everything under /debian, /debian-security and /ubuntu."""
 
-    def __init__(self, cache: Cache, upstream: Upstream | None, state_dir: Path) -> None:
+    def __init__(self, cache: Cache, upstream: Upstream, state_dir: Path) -> None:
         self.cache = cache
         self.upstream = upstream
         self.state_dir = state_dir
@@ -82,26 +72,27 @@ class Apt:
     @property
     def names(self) -> set[str]:
         """Name the hosts that carry archives."""
-        return {*UBUNTU_HOSTS, *(self.upstream.hosts if self.upstream else ())}
+        return {*UBUNTU_HOSTS, *self.upstream.hosts}
 
     async def answer(self, asked: Asked) -> Answer | None:
         """Answer for an archive's path; None when the path is none."""
-        if self.upstream is None:
-            return None
-        for archive, base in (("debian", self.upstream.debian), ("security", self.upstream.security)):
+        for archive, base in self.upstream.archives.items():
             parts = urlsplit(base)
             if asked.host == parts.hostname and asked.path.startswith(f"{parts.path}/"):
-                return await self._debian(archive, asked.path.removeprefix(f"{parts.path}/"))
+                return await self._proxied(archive, asked.path.removeprefix(f"{parts.path}/"))
         top, _, rest = asked.path.lstrip("/").partition("/")
-        if top not in ("debian", "debian-security", "ubuntu"):
+        if top in ("debian", "debian-security"):
+            return await self._proxied("debian" if top == "debian" else "security", rest)
+        if top != "ubuntu" or asked.host not in UBUNTU_HOSTS:
             return None
-        if top == "ubuntu":
-            return await self._ubuntu(rest) if asked.host in UBUNTU_HOSTS else text_answer("not found\n", 404)
-        return await self._debian("debian" if top == "debian" else "security", rest)
+        if "ubuntu" in self.upstream.archives:
+            return await self._proxied("ubuntu-security" if asked.host.startswith("security.") else "ubuntu", rest)
+        return await self._ubuntu(rest)
 
-    async def _debian(self, archive: str, rest: str) -> Answer:
-        assert self.upstream is not None
-        base = self.upstream.debian if archive == "debian" else self.upstream.security
+    async def _proxied(self, archive: str, rest: str) -> Answer:
+        base = self.upstream.archives.get(archive)
+        if base is None:
+            return text_answer(f"this machine's apt sources name no mirror with the {archive} archive\n", 502)
         # A file of the pool and a file named by its hash never change.
         fresh = None if rest.startswith("pool/") or "/by-hash/" in rest else INDEX_FRESH_SECONDS
         return await self.cache.get(f"{base}/{rest}", f"{archive}/{rest}", fresh)
@@ -109,7 +100,7 @@ class Apt:
     async def _ubuntu(self, rest: str) -> Answer:
         if rest.startswith("pool/"):
             # bookworm-security's own index says pool/updates/...; nothing else does.
-            return await self._debian("security" if rest.startswith("pool/updates/") else "debian", rest)
+            return await self._proxied("security" if rest.startswith("pool/updates/") else "debian", rest)
         match = re.fullmatch(r"dists/([\w-]+)/(.+)", rest)
         if not match or match[1] not in POCKETS:
             return text_answer("not found\n", 404)
@@ -118,7 +109,7 @@ class Apt:
         if name in ("Release", "Release.gpg", "InRelease"):
             return await self._release(pocket, name)
         if archive and re.fullmatch(r"main/binary-amd64/(Packages(\.xz|\.gz)|by-hash/\w+/[0-9a-f]+)", name):
-            return await self._debian(archive, f"dists/{suite}/{name}")
+            return await self._proxied(archive, f"dists/{suite}/{name}")
         if re.fullmatch(rf"({'|'.join(COMPONENTS)})/binary-amd64/Packages", name):
             return text_answer("")
         return text_answer("not found\n", 404)
@@ -126,13 +117,11 @@ class Apt:
     async def _release(self, pocket: str, name: str) -> Answer:
         archive, suite = POCKETS[pocket]
         theirs = ""
-        if archive and self.upstream:
-            base = self.upstream.debian if archive == "debian" else self.upstream.security
-            file = f"dists/{suite}/Release"
-            content = await self.cache.whole(f"{base}/{file}", f"{archive}/{file}", INDEX_FRESH_SECONDS)
-            if content is None:
-                return text_answer(f"the Debian archive has no {suite}\n", 502)
-            theirs = content.decode()
+        if archive:
+            answer = await self._proxied(archive, f"dists/{suite}/Release")
+            if answer.status != 200:
+                return answer
+            theirs = b"".join([piece async for piece in answer.body.read(0, answer.body.size)]).decode()
         release, created = noble_release(pocket, theirs)
         key = keys.archive_key(self.state_dir)
         if name == "Release":

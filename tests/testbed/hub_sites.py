@@ -29,7 +29,7 @@ class Sites:
 
     def __init__(self, state_dir: Path) -> None:
         self.cache = Cache(state_dir / "cache")
-        self.apt = Apt(self.cache, find_upstream(), state_dir)
+        self.apt = Apt(self.cache, find_upstream(state_dir), state_dir)
         self.pypi = Pypi(self.cache, find_index())
         self.hugging_face = HuggingFace(state_dir / "models")
         self.model_scope = ModelScope(state_dir / "models")
