@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from roles.models.options import ModelsOptions, Source
 FILES = Path(__file__).parent / "files"
 HOME = "/opt/metal2model/models"
 PROGRAM = f"{HOME}/store.py"
+SPEC = "/etc/metal2model/models.json"
 CLIENTS = {"huggingface": ("huggingface-hub", "huggingface_hub"), "modelscope": ("modelscope-hub", "modelscope_hub")}
 """Hub -> the package of its client, and the module."""
 
@@ -23,12 +25,22 @@ def deploy_models(options: ModelsOptions) -> None:
     """Have the wanted models on the host."""
     if options.wanted:
         spec = specification(options)
-        store(name="Have the models", program=PROGRAM, files=own_files(list(spec["clients"])), spec=spec)
+        store(name="Have the models", program=PROGRAM, spec=SPEC, files=own_files(spec), pythons=pythons(spec))
 
 
-def own_files(hubs: list[str]) -> dict[str, str]:
-    """Return the role's own files on the host: the program, and the pinned requirements of the clients it needs."""
-    return {f"{HOME}/{name}": (FILES / name).read_text("utf-8") for name in ["store.py", *(f"{h}.txt" for h in hubs)]}
+def own_files(spec: dict[str, Any]) -> dict[str, str]:
+    """Return the role's own files on the host: what is wanted, the program, the requirements of the clients."""
+    names = ["store.py", *(f"{hub}.txt" for hub in spec["clients"])]
+    texts = {f"{HOME}/{name}": (FILES / name).read_text("utf-8") for name in names}
+    return {**texts, SPEC: json.dumps(spec, indent=1, ensure_ascii=False) + "\n"}
+
+
+def pythons(spec: dict[str, Any]) -> dict[str, str]:
+    """Return the groups of models that are wanted, each with the Python that fetches it."""
+    groups = {name: f"{client['root']}/{client['version']}/bin/python" for name, client in spec["clients"].items()}
+    if any(model["source"] in ("url", "path") for model in spec["models"]):
+        groups["plain"] = "python3"
+    return groups
 
 
 def specification(options: ModelsOptions) -> dict[str, Any]:
@@ -36,6 +48,7 @@ def specification(options: ModelsOptions) -> dict[str, Any]:
     sources = {name: options.source(name) for name in options.wanted}
     endpoints = {"huggingface": options.huggingface_endpoint, "modelscope": options.modelscope_endpoint}
     return {
+        "written_by": "metal2model, role models, from models in the inventory; changes are overwritten",
         "directory": options.directory,
         "keep_free_bytes": options.keep_free_mib << 20,
         "retries": options.retries,

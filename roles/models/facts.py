@@ -34,12 +34,12 @@ class Store(FactBase[StoreState]):
     Python yet.
     """
 
-    def command(self, program: str, digests: Mapping[str, str], spec: str) -> StringCommand:
-        """``digests``: each of the role's own files and its sha256; ``spec``: see files/store.py."""
+    def command(self, program: str, spec: str, digests: Mapping[str, str]) -> StringCommand:
+        """``program``, ``spec``: paths, see files/store.py; ``digests``: path -> sha256 of the role's own files."""
         lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())
         return StringCommand(
             "export LC_ALL=C.UTF-8; printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
-            "&& python3", QuoteString(program), "check", QuoteString(spec), "2>/dev/null",
+            "&& python3", QuoteString(program), QuoteString(spec), "check 2>/dev/null",
             """|| echo '{"installed": false, "clients": {}, "models": {}}'""",
         )  # fmt: skip
 

@@ -2,13 +2,13 @@
 """
 Have model files on this host: complete, verified, root's and read-only.
 
-Run on the host as root by the role's one operation (roles/models/operations.py), with a specification in JSON:
+Run on the host as root by the role's one operation (roles/models/operations.py); SPEC is a file in JSON:
 
-    store.py check SPEC                 what is not as wanted, as one line of JSON; reads only, hashes nothing
-    store.py environment CLIENT SPEC    have the virtual environment of a hub's client
-    store.py plan GROUP SPEC            read the hub's listing of what is wanted, once, and write it down
-    store.py space SPEC                 compare what is to come with what is free, before the first byte
-    store.py fetch GROUP SPEC           download, verify, place
+    store.py SPEC check               what is not as wanted, as one line of JSON; reads only, hashes nothing
+    store.py SPEC environment CLIENT  have the virtual environment of a hub's client
+    store.py SPEC plan GROUP          read the hub's listing of what is wanted, once, and write it down
+    store.py SPEC space               compare what is to come with what is free, before the first byte
+    store.py SPEC fetch GROUP         download, verify, place
 
 GROUP is ``huggingface`` or ``modelscope``, run by the Python of that client's environment, or ``plain`` (URLs and
 paths), run by the host's own. A model's manifest in STATE holds what was asked, the revision that this meant, and for
@@ -72,8 +72,8 @@ def main(arguments: list[str]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
-    command, *group, text = arguments
-    spec: Json = json.loads(text)
+    path, command, *group = arguments
+    spec: Json = json.loads(Path(path).read_text("utf-8"))
     if command == "check":
         print(json.dumps(check(spec)))
         return 0
@@ -184,12 +184,18 @@ def read_manifest(model: Json, *, of_any_request: bool = False) -> Json | None:
         manifest: Json = json.loads(manifest_path(model).read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return manifest if of_any_request or manifest.get("request") == model else None
+    return manifest if of_any_request or manifest["request"] == request_of(model) else None
+
+
+def request_of(model: Json) -> Json:
+    """Return what identifies a request: what is set, so that a later version with more options asks for the same."""
+    return {key: value for key, value in model.items() if value}
 
 
 def write_manifest(model: Json, manifest: Json) -> None:
     """Replace a manifest, whole or not at all."""
-    write_whole(manifest_path(model), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    whole = {**manifest, "written_by": "metal2model, role models", "request": request_of(model)}
+    write_whole(manifest_path(model), json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -316,7 +322,7 @@ def environment(spec: Json, name: str) -> list[str]:
 class Hub:
     """Where models come from: lists a repository, and continues a partial file."""
 
-    def listing(self, model: Json) -> Listed:
+    def listing(self, model: Json, revision: str) -> Listed:
         """Return the revision that is meant and the files of the repository."""
         raise NotImplementedError
 
@@ -351,18 +357,20 @@ class HuggingFace(Hub):
             HF_HUB_DISABLE_TELEMETRY="1",
             HF_HUB_DISABLE_IMPLICIT_TOKEN="1",
             HF_HUB_DISABLE_PROGRESS_BARS="1",
-            HF_HUB_VERBOSITY="error",
+            HF_HUB_VERBOSITY="warning",
             HF_HUB_DOWNLOAD_TIMEOUT=str(TIMEOUT_SECONDS),
             HF_HUB_ETAG_TIMEOUT=str(TIMEOUT_SECONDS),
         )
         client_of = importlib.import_module
         self.errors, self.utils = client_of("huggingface_hub.errors"), client_of("huggingface_hub.utils")
         self.files = client_of("huggingface_hub.file_download")
+        constants: Any = client_of("huggingface_hub.constants")
+        constants.DOWNLOAD_CHUNK_SIZE = PIECE  # 10 MiB at first: a cut loses the piece that it falls into
         self.api = client_of("huggingface_hub").HfApi(endpoint=self.endpoint, token=False, library_name="metal2model")
 
-    def listing(self, model: Json) -> Listed:
+    def listing(self, model: Json, revision: str) -> Listed:
         """Resolve the revision to a commit; the listing has sha256 for large files, git's own digest for small ones."""
-        commit: str = self.api.model_info(model["repo"], revision=model["revision"]).sha
+        commit: str = self.api.model_info(model["repo"], revision=revision).sha
         files = []
         for item in self.api.list_repo_tree(model["repo"], recursive=True, revision=commit):
             if not hasattr(item, "blob_id"):
@@ -437,10 +445,10 @@ class ModelScope(Hub):
         self.errors = importlib.import_module("modelscope_hub.errors")
         self.api = importlib.import_module("modelscope_hub").HubApi(endpoint=self.endpoint)
 
-    def listing(self, model: Json) -> Listed:
+    def listing(self, model: Json, revision: str) -> Listed:
         """The hub names no commit for a branch: the digests that are written down pin the content."""
         files = []
-        for item in self.api.list_repo_files(model["repo"], "model", revision=model["revision"]):
+        for item in self.api.list_repo_files(model["repo"], "model", revision=revision):
             if item.type == "tree":
                 continue
             if not item.sha256:
@@ -449,7 +457,7 @@ class ModelScope(Hub):
                     f"what cannot be verified is not installed. Take another repository or hub"
                 )
             files.append({"name": item.path, "size": item.size, "sha256": item.sha256})
-        return model["revision"], files
+        return revision, files
 
     def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
         """Let the client continue in a directory of its own, then take the file."""
@@ -490,7 +498,7 @@ class ModelScope(Hub):
 class Plain(Hub):
     """One file at a URL, by the standard library: https://www.rfc-editor.org/rfc/rfc9110#name-range-requests."""
 
-    def listing(self, model: Json) -> Listed:
+    def listing(self, model: Json, revision: str) -> Listed:
         """Ask for one byte to learn the size; the digest is the option's."""
         with self._open(model["url"], {"Range": "bytes=0-0"}) as answer:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
@@ -654,27 +662,36 @@ def plan(spec: Json, group: str) -> list[str]:
     hub = hub_of(group, spec)
     for model in missing:
         try:
-            revision, listed = ask(spec, model, hub)
+            before = read_manifest(model, of_any_request=True)
+            revision, listed = ask(spec, model, revision_of(model, before), hub)
             files = [planned(model, item) for item in chosen(model, listed)]
         except Refused as refusal:
             problems.append(f"models/wanted/{model['name']}: {refusal}.")
             continue
-        inherit(files, read_manifest(model, of_any_request=True))
-        write_manifest(model, {"written_by": "metal2model, role models", "request": model, "revision": revision,
-                               "files": files})  # fmt: skip
+        inherit(files, before)
+        write_manifest(model, {"revision": revision, "files": files})
         at = f" at {revision}" if revision else ""
         total = sum(item["size"] or 0 for item in files)
         say(f"models/wanted/{model['name']}: {model['repo'] or model['url']}{at}: {len(files)} files, {total} bytes")
     return problems
 
 
-def ask(spec: Json, model: Json, hub: Hub) -> Listed:
+def revision_of(model: Json, before: Json | None) -> str:
+    """Return the revision to list: what the same name meant when this host first asked, also for other files of it."""
+    asked = before["request"] if before else {}
+    same = before is not None and all(asked.get(key) == model[key] for key in ("source", "repo", "revision"))
+    return (before["revision"] if before and same else model["revision"]) or ""
+
+
+def ask(spec: Json, model: Json, revision: str, hub: Hub) -> Listed:
     """Return a hub's listing of a repository."""
-
-    def explain(error: Exception) -> str:
-        return hub.explain(model, model["revision"] or "", error)
-
-    listed: Listed = attempts(spec, model, lambda: 0, lambda: hub.listing(model), explain)
+    listed: Listed = attempts(
+        spec,
+        model,
+        lambda: 0,
+        lambda: hub.listing(model, revision),
+        lambda error: hub.explain(model, revision, error),
+    )
     return listed
 
 
@@ -814,7 +831,7 @@ def accept(model: Json) -> None:
             f"and was left as it is. Replace it, or correct sha256"
         )
     entry = {"name": Path(model["path"]).name, "path": model["path"], "stat": before}
-    write_manifest(model, {"written_by": "metal2model, role models", "request": model, "files": [entry]})
+    write_manifest(model, {"revision": "", "files": [entry]})
 
 
 def have(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
@@ -921,6 +938,8 @@ def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None
         before = size()
         while not done.wait(PROGRESS_SECONDS):
             now = size()
+            if now == before:
+                continue
             share = f" of {total / 1e6:.0f} MB ({100 * now // total} %)" if total else " MB"
             rate = max(now - before, 0) / PROGRESS_SECONDS / 1e6
             before = now
