@@ -482,16 +482,16 @@ def _clear_leftovers() -> None:
             for record in _records().values()
             if (record.owner and not record.owner.alive) or (record.ready and record.supervisor() is None)
         ]
-    _take_down(left)
+    _take_down(left, orderly=False)  # nobody is left to whom their disks would matter
 
 
-def _take_down(records: Iterable[Record]) -> None:
+def _take_down(records: Iterable[Record], *, orderly: bool = True) -> None:
     """Power off in order what is up, kill what is not yet or does not obey, and remove every trace."""
     hosts = [(record, record.supervisor()) for record in records]
     for record, process in hosts:
         if process:
             # An init that is still starting may miss the power button.
-            process.kill(signal.SIGTERM if record.ready else signal.SIGKILL)
+            process.kill(signal.SIGTERM if orderly and record.ready else signal.SIGKILL)
     deadline = time.monotonic() + POWER_OFF_SECONDS
     for record, process in hosts:
         while process and process.alive:

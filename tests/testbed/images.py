@@ -9,6 +9,7 @@ any point and the next one starts again.
 
 import hashlib
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -422,9 +423,14 @@ def ssh_keys(state: Path) -> Path:
 
 
 def main() -> None:
-    """Build the base trees named on the command line; needs the standard library only."""
+    """Build the base trees of the images named on the command line; needs the standard library only."""
+    # An end by TERM cleans up as one by Ctrl-C does.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for name in sys.argv[1:]:
-        _base_tree(state_dir(), find(name))
+        try:
+            _base_tree(state_dir(), find(name))
+        except BedError as error:
+            sys.exit(f"./run: {error}")
 
 
 if __name__ == "__main__":
