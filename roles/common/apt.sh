@@ -45,8 +45,10 @@ m2m_run() {
       apt-get -y -q $m2m_confold --fix-broken install </dev/null
       continue
     fi
-    cat "$m2m_log" >&2
+    mkdir -p "$m2m_state" && cp "$m2m_log" "$m2m_state/apt-failed.log"
+    grep -v -e '^Ign:' -e '^Hit:' -e '^Get:' -e '^Err:' -e '^  ' "$m2m_log" | head -n 20 >&2
     m2m_explain
+    m2m_say "all that apt said: $m2m_state/apt-failed.log on the host"
     return "$m2m_status"
   done
 }

@@ -138,11 +138,17 @@ def restore_apt(state: HostSources, change: Change) -> None:
     """Plan to put apt's sources back."""
     texts = originals(state)
     change.sources = {path: text for path, text in texts.items() if text != state.files[path]}
-    if change.sources:
-        change.indexes = [url for path in texts for url in index_urls(path, texts[path], state.release)]
+    change.indexes = new_indexes(state, texts)
     if change.sources or any(key.startswith("apt.") for key, _ in state.chosen):
         change.chosen["apt"] = []
         change.label = UPSTREAM
+
+
+def new_indexes(state: HostSources, texts: Mapping[str, str]) -> list[str]:
+    """Return the InRelease files that new texts make apt fetch, and the present ones do not."""
+    before = {url for path, text in state.apt_files.items() for url in index_urls(path, text, state.release)}
+    after = (url for path, text in texts.items() for url in index_urls(path, text, state.release))
+    return [url for url in dict.fromkeys(after) if url not in before]
 
 
 def pypi_problems(state: HostSources, names: Sequence[str]) -> list[str]:
@@ -221,8 +227,13 @@ def choose(
     if "pypi" in good:
         plan_pypi(state, good["pypi"], pypi, change)
     return [
-        f"mirrors/{topic}: none of the candidates can be used from this host, and nothing was changed: "
-        f"{'; '.join(refused[topic]) or 'no answer at all'}. What to do: {advice(refused[topic])}"
+        "\n  ".join(
+            [
+                f"mirrors/{topic}: none of the candidates can be used from this host, and nothing was changed:",
+                *(refused[topic] or ["no answer at all"]),
+                f"what to do: {advice(refused[topic])}",
+            ]
+        )
         for topic in candidates
         if topic not in good
     ]
@@ -250,11 +261,11 @@ def plan_apt(state: HostSources, mirror: Mirror, names: Sequence[str], security:
             written.add(uri)
             checks.add(f"{uri}dists/{entry.suites[0]}")
         new = mirrored(path, text, state.release, mirror, security)
-        change.indexes += index_urls(path, new, state.release)
         if new != text:
             change.keep[path] = text
         if new != state.files[path]:
             change.sources[path] = new
+    change.indexes = new_indexes(state, change.sources)
     # One check for each archive tells whether the mirror is alive; every suite of it would cost the run more.
     first = {url.split("dists/")[0]: url for url in sorted(checks, reverse=True)}
     change.chosen["apt"] = [
@@ -296,7 +307,7 @@ def switch_script(state: HostSources, change: Change) -> str:
         f"{key} {value}\n" for key, value in record
     )
     if change.sources:
-        urls = " ".join(_quote(url) for url in dict.fromkeys(change.indexes))
+        urls = " ".join(map(_quote, change.indexes))
         label = _quote(change.label)
         lines.append("begin")
         lines += [f'put {packed(new)} "$(staged {_quote(path)})"' for path, new in change.sources.items()]

@@ -35,8 +35,10 @@ fetch_page() {
 # reason STATUS LOG: what went wrong, in one line
 reason() {
   if [ "$1" -eq 124 ]; then echo "no answer in time"; return; fi
-  why=$(sed -n -e 's/^[EW]: //p' -e 's/^  \(.*\)/\1/p' "$2" | grep -v -e 'unsandboxed' -e '^Some index files failed' \
-    -e '^Download Failed' -e '^Failed to fetch [^ ]*$' | awk '!seen[$0]++' | head -n 3 | tr '\n' ' ' | cut -c 1-400)
+  why=$(sed -n 's/^[EW]: //p' "$2" | grep -v -e 'unsandboxed' -e '^Some index files failed' -e '^Download Failed' |
+    head -n 1 | tr -s ' \n' ' ')
+  detail=$(sed -n 's/^  //p' "$2" | head -n 1 | tr -s ' \n' ' ')
+  case $why in *"${detail% }"*) ;; *) why="$detail($why)";; esac
   echo "${why:-failed with status $1} "
 }
 

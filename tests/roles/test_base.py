@@ -1,0 +1,274 @@
+"""How apt is called, and what the base role writes and decides."""
+
+import os
+import subprocess
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyinfra.api import StringCommand
+
+from roles.base import deploy, operations
+from roles.base.facts import HostServices, Services
+from roles.base.operations import JOURNALD, TIME_DAEMONS, TIMESYNCD
+from roles.base.options import BaseOptions
+from roles.common import apt
+from roles.common.apt import LOCKED, PackageState, PackageStates, apt_get, apt_script
+from roles.common.facts import UnitState
+from roles.common.options import OptionError
+
+# --- The shell around apt, with programs that only pretend -----------------------------------------------------------
+
+
+@pytest.fixture
+def fake(tmp_path: Path) -> Path:
+    """A directory on PATH in which a test puts its own apt-get."""
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "bin"
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def run(fake: Path, script: str, seconds: int = 2) -> subprocess.CompletedProcess[str]:
+    text = apt_script(script, lock_timeout_seconds=seconds).get_raw_value()
+    text = text.replace("m2m_state=/var/lib/metal2model", f"m2m_state={fake.parent}/state")
+    path = f"{fake}:{os.environ['PATH']}"
+    return subprocess.run(["sh", "-c", text], env={"PATH": path}, capture_output=True, text=True, check=False)
+
+
+LOCK = "E: Could not get lock /var/lib/dpkg/lock-frontend. It is held by process 4711 (unattended-upgr)"
+
+
+def test_a_held_lock_is_waited_for(fake: Path) -> None:
+    program(
+        fake / "apt-get",
+        f'n=$(cat {fake}/n || echo 0); echo $((n+1)) >{fake}/n\n[ "$n" -gt 0 ] && exit; echo "{LOCK}" >&2; exit 100',
+    )
+    done = run(fake, "m2m_apt_get install x")
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_lock_held_too_long_names_its_holder(fake: Path) -> None:
+    program(fake / "apt-get", f'echo "{LOCK}" >&2; exit 100')
+    began = time.monotonic()
+    done = run(fake, "m2m_apt_get install x", seconds=1)
+    assert done.returncode == LOCKED
+    assert time.monotonic() - began < 5
+    said = done.stderr.splitlines()
+    assert said[0] == ("base/lock_timeout_seconds: /var/lib/dpkg/lock-frontend is held by unattended-upgr (pid 4711)")
+    assert said[1].startswith("waited 1 s")
+    assert said[2].startswith("what to do: ")
+
+
+def test_an_interrupted_dpkg_is_repaired_once(fake: Path) -> None:
+    program(fake / "dpkg", f'echo "dpkg $*" >>{fake}/calls')
+    program(
+        fake / "apt-get",
+        f'echo "apt-get $*" >>{fake}/calls\ngrep -q configure {fake}/calls || '
+        "{ echo \"E: dpkg was interrupted, you must manually run 'dpkg --configure -a'\" >&2; exit 100; }",
+    )
+    assert run(fake, "m2m_apt_get install x").returncode == 0
+    calls = (fake / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls] == ["apt-get", "dpkg", "apt-get", "apt-get"]
+    assert calls[1].endswith("--configure -a")
+
+
+def test_a_dpkg_beyond_repair_is_not_repaired_for_ever(fake: Path) -> None:
+    program(fake / "dpkg", "exit 2")
+    program(fake / "apt-get", "echo 'E: dpkg was interrupted, you must manually run it' >&2; exit 100")
+    assert run(fake, "m2m_apt_get install x").returncode == 100
+
+
+@pytest.mark.parametrize(
+    ("apt_said", "we_say"),
+    [
+        ("E: Unable to locate package nosuch", "no package source of this host has: nosuch"),
+        ("E: Package 'vllm' has no installation candidate", "no package source of this host has: vllm"),
+        ("E: Failed to fetch http://x/ Could not resolve 'x'", "does not reach a package source"),
+        ("E: Write error - write (28: No space left on device)", "make room"),
+        ("E: Packages need to be removed but remove is disabled.", "nobody asked for"),
+        ("E: Release file for http://x is not valid yet (invalid for another 3d)", "clock is behind"),
+    ],
+)
+def test_a_failure_is_explained(fake: Path, apt_said: str, we_say: str) -> None:
+    program(fake / "apt-get", f'echo "Get:1 http://x y"; echo "{apt_said}" >&2; exit 100')
+    done = run(fake, "m2m_apt_get install x")
+    assert done.returncode == 100
+    assert apt_said in done.stderr
+    assert we_say in done.stderr
+    assert "Get:1" not in done.stderr
+    assert "Get:1" in (fake.parent / "state" / "apt-failed.log").read_text()
+
+
+def test_lists_that_turn_out_to_be_stale_are_fetched_again(fake: Path) -> None:
+    program(
+        fake / "apt-get",
+        f"echo $* | grep -o -e install -e update >>{fake}/calls\ncase $* in *update*) exit 0;; esac\n"
+        f"grep -q update {fake}/calls || {{ echo 'E: Failed to fetch http://x/y.deb  404  Not Found' >&2; exit 100; }}",
+    )
+    assert run(fake, "m2m_install -- x").returncode == 0
+    assert (fake / "calls").read_text().split() == ["install", "update", "install"]
+
+
+def test_the_hosts_own_timeout_holds_where_none_is_given(fake: Path) -> None:
+    program(fake / "apt-config", "echo \"m2m_patience='7'\"")
+    text = apt_script('echo "$m2m_patience"').get_raw_value()
+    path = f"{fake}:{os.environ['PATH']}"
+    done = subprocess.run(["sh", "-c", text], env={"PATH": path}, capture_output=True, text=True, check=True)
+    assert done.stdout == "7\n"
+
+
+def test_words_are_quoted() -> None:
+    assert apt_get("install", "--", "a b").get_raw_value().endswith("m2m_apt_get install -- 'a b'")
+
+
+# --- Packages --------------------------------------------------------------------------------------------------------
+
+
+def test_only_whole_packages_count_and_holds_are_seen() -> None:
+    lines = ["curl\t7.88\tii ", "kept\t1\thi ", "gone\t1\trc ", "half\t1\tiU ", "broken\t1\tiFR"]
+    assert PackageStates().process(lines) == {"curl": PackageState("7.88", False), "kept": PackageState("1", True)}
+
+
+def commands(
+    monkeypatch: pytest.MonkeyPatch, module: Any, operation: Any, fact: Any, *args: Any, **kwargs: Any
+) -> list[str]:
+    """What an operation would run on a host of which the fact says this."""
+    host = SimpleNamespace(get_fact=lambda *_, **__: fact, noop=lambda *_: None, name="node1")
+    monkeypatch.setattr(module, "host", host)
+    made = list(operation._inner(*args, **kwargs))
+    assert all(isinstance(command, StringCommand) for command in made)
+    return [command.get_raw_value().removeprefix(apt.SHELL) for command in made]
+
+
+CURL = {"curl": PackageState("7.88", False)}
+
+
+def test_installed_packages_need_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (
+        commands(monkeypatch, apt, apt.packages, CURL, ["curl", "nosuch|curl", "curl=7.88"], absent=["docker.io"]) == []
+    )
+
+
+def test_missing_ones_are_installed_in_one_call_and_none_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    (script,) = commands(monkeypatch, apt, apt.packages, CURL, ["curl", "zstd", "b|c"], lock_timeout_seconds=9)
+    assert script.startswith("m2m_set_patience '9'\n")
+    assert script.endswith('m2m_install --no-install-recommends --no-remove -- zstd "$(m2m_known b c)"')
+
+
+def test_a_wrong_version_is_replaced_and_the_right_one_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    install, hold = commands(monkeypatch, apt, apt.packages, CURL, ["curl=8.0"], absent=["curl"], held=True)
+    assert "--allow-change-held-packages --allow-downgrades -- curl=8.0 curl-" in install
+    assert hold.endswith("m2m_run apt-mark hold curl")
+
+
+# --- Options and files -----------------------------------------------------------------------------------------------
+
+
+def test_the_drop_ins_say_who_wrote_them_and_where_to_change_them() -> None:
+    options = BaseOptions(never_upgrade=["nvidia-"], time_servers=["ntp.lan", "10.0.0.1"])
+    assert deploy.apt_conf(options) == (
+        "// Written by metal2model, role base. Change base/lock_timeout_seconds and base/never_upgrade\n"
+        "// in the inventory, not this file.\n"
+        'DPkg::Lock::Timeout "120";\n'
+        'Unattended-Upgrade::Package-Blacklist {\n    "nvidia-";\n};\n'
+    )
+    assert "SystemMaxUse=1024M\nMaxRetentionSec=30day\n" in deploy.journal_conf(options)
+    assert deploy.time_conf(options).endswith("[Time]\nNTP=ntp.lan 10.0.0.1\n")
+    assert "Blacklist" not in deploy.apt_conf(BaseOptions())
+
+
+@pytest.mark.parametrize(
+    ("data", "path"),
+    [
+        ({"lock_timeout_seconds": 0}, "base/lock_timeout_seconds"),
+        ({"extra_packages": ["vim; rm"]}, "base/extra_packages/0"),
+        ({"never_upgrade": ['a"b']}, "base/never_upgrade/0"),
+        ({"time_servers": ["a\nb"]}, "base/time_servers/0"),
+        ({"journal_max_mb": 5}, "base/journal_max_mb: unknown option (did you mean 'journal_max_mib'?)"),
+    ],
+)
+def test_a_wrong_option_is_named(data: dict[str, Any], path: str) -> None:
+    with pytest.raises(OptionError, match=r"^node1: ") as error:
+        BaseOptions.load(data, where="node1", path="base")
+    assert path in str(error.value)
+
+
+# --- Services --------------------------------------------------------------------------------------------------------
+
+RUNS = UnitState(exists=True, active=True, enabled=True, needs_reload=False, stale=False)
+STOPPED = UnitState(exists=True, active=False, enabled=False, needs_reload=False, stale=False)
+STALE = UnitState(exists=True, active=True, enabled=True, needs_reload=False, stale=True)
+NONE = UnitState(exists=False, active=False, enabled=False, needs_reload=False, stale=False)
+
+
+def services(monkeypatch: pytest.MonkeyPatch, state: HostServices) -> list[str]:
+    accounts = {"llama-server": ("render", "video")}
+    return commands(monkeypatch, operations, operations.services, state, reads={}, accounts=accounts)
+
+
+def host_with(container: bool = False, **units: UnitState) -> HostServices:
+    found = {JOURNALD: RUNS, **dict.fromkeys(TIME_DAEMONS, NONE), TIMESYNCD: RUNS}
+    found |= {
+        {"chrony": "chrony.service", "timesyncd": TIMESYNCD, "journald": JOURNALD}[n]: u for n, u in units.items()
+    }
+    return HostServices(found, container, frozenset({"video"}), {"llama-server": frozenset({"llama-server", "video"})})
+
+
+def test_a_host_as_wanted_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert services(monkeypatch, host_with()) == []
+
+
+def test_a_running_chrony_is_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert services(monkeypatch, host_with(chrony=RUNS, timesyncd=NONE)) == []
+
+
+def test_a_clock_that_nobody_keeps_gets_a_keeper(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert services(monkeypatch, host_with(timesyncd=STOPPED)) == [f"systemctl enable --now {TIMESYNCD}"]
+    assert services(monkeypatch, host_with(chrony=STOPPED, timesyncd=NONE)) == ["systemctl enable --now chrony.service"]
+
+
+def test_a_containers_clock_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert services(monkeypatch, host_with(container=True, timesyncd=STOPPED)) == []
+
+
+def test_readers_of_changed_files_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert services(monkeypatch, host_with(journald=STALE, timesyncd=STALE)) == [
+        f"systemctl restart {JOURNALD}",
+        f"systemctl restart {TIMESYNCD}",
+    ]
+
+
+def test_an_account_gets_the_groups_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare = HostServices(host_with().units, False, frozenset({"video"}), {})
+    (made,) = services(monkeypatch, bare)
+    assert made.startswith("useradd --system")
+    assert made.endswith("--groups video llama-server")
+    later = HostServices(bare.units, False, frozenset({"video", "render"}), {"llama-server": frozenset({"video"})})
+    assert services(monkeypatch, later) == ["usermod --append --groups render llama-server"]
+
+
+def test_units_and_accounts_come_in_one_answer() -> None:
+    state = Services().process(
+        [
+            f"Unit={TIMESYNCD}",
+            "Id=systemd-timesyncd.service",
+            "LoadState=loaded",
+            "ActiveState=inactive",
+            "UnitFileState=enabled",
+            "NeedDaemonReload=no",
+            "ActiveEnterTimestamp=",
+            "container=yes",
+            "group=video",
+            "user=llama-server llama-server video",
+        ]
+    )
+    assert state.container
+    assert state.groups == {"video"}
+    assert state.accounts == {"llama-server": frozenset({"llama-server", "video"})}
+    assert state.units[TIMESYNCD] == UnitState(True, False, True, False, False)
