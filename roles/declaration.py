@@ -13,7 +13,8 @@ from pyinfra.connectors.ssh import ConnectorData
 
 from roles.base.options import BaseOptions
 from roles.common.endpoint import Endpoint
-from roles.common.hardware import Tag
+from roles.common.hardware import HardwareReport, Tag
+from roles.common.model import Model
 from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
@@ -61,6 +62,14 @@ class Declaration(Options):
                     f"{instance.model!r} is not among models/wanted{close}; declare it there",
                 )
         return self
+
+    def problems(self, report: HardwareReport) -> list[str]:
+        """Return what speaks against the roles' options on this hardware; the tags are preflight's own matter."""
+        return self.llama_cpp.problems(report) if self.llama_cpp else []
+
+    def models_by_name(self) -> dict[str, Model]:
+        """Return the declared models as the engines see them."""
+        return {name: self.models.model(name) for name in self.models.wanted}
 
     def endpoints(self) -> list[Endpoint]:
         """Return every server that must answer on this host."""

@@ -65,7 +65,8 @@ class UnitStates(FactBase[dict[str, UnitState]]):
     State of systemd units and of the files that each reads.
 
     Staleness is a property of the host, not of a run: a run that was killed between writing a file and
-    restarting its reader is repaired by the next one. It is measured by ctime, because a rename keeps mtime.
+    restarting its reader is repaired by the next one. It is measured by ctime, because a rename keeps mtime; a
+    symlink counts by itself, so that pointing it to an older program is a change.
     """
 
     default = dict
@@ -78,7 +79,7 @@ class UnitStates(FactBase[dict[str, UnitState]]):
             words += ["echo", QuoteString(f"Unit={unit}"), "; systemctl show --timestamp=us+utc --property",
                       properties, "--", QuoteString(unit), ";"]  # fmt: skip
             if reads:
-                words += ["stat -L -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
+                words += ["stat -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
         return StringCommand("export LC_ALL=C.UTF-8;", *words, "true")
 
     def process(self, output: list[str]) -> dict[str, UnitState]:

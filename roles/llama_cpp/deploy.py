@@ -8,17 +8,14 @@ from pathlib import Path
 from pyinfra.api import deploy
 
 from roles.common.apt import packages
-from roles.common.hardware import HardwareReport, numa_problems
+from roles.common.hardware import HardwareReport
 from roles.common.model import Model
-from roles.common.operations import TextFile, Unit, file_set, program, refuse, units
+from roles.common.operations import TextFile, Unit, file_set, program, units
 from roles.llama_cpp.operations import keys
-from roles.llama_cpp.options import LlamaCppOptions, releases
+from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, releases
 from roles.llama_cpp.units import ROOT, key_file, reads, render, unit_file, unit_name
 
 SCRIPTS = Path(__file__).parent / "files"
-RELEASE_VARIANTS = {"amd64": "x64", "arm64": "arm64"}
-"""Debian architecture -> upstream's CPU build for it."""
-
 BACKEND_OPTIONS = {
     "cpu": [],
     "cuda": ["-DGGML_CUDA=ON"],
@@ -33,7 +30,6 @@ def deploy_llama_cpp(options: LlamaCppOptions, models: Mapping[str, Model], repo
     """Install llama-server and run the declared instances."""
     present = {name: instance for name, instance in options.instances.items() if instance.present}
     gone = [name for name, instance in options.instances.items() if not instance.present]
-    refuse(name="Check against the hardware", problems=problems(options, report))
     if wanted := needed_packages(options):
         packages(name="Install what llama-server needs", names=wanted)
     if options.source in ("release", "build"):
@@ -49,22 +45,6 @@ def deploy_llama_cpp(options: LlamaCppOptions, models: Mapping[str, Model], repo
     file_set(name="Write the units", files={**texts, **{unit_file(name): None for name in gone}})
     wanted_units = [Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()]
     units(name="Run the instances", units=wanted_units)
-
-
-def problems(options: LlamaCppOptions, report: HardwareReport) -> list[str]:
-    """Return what speaks against these options on this hardware."""
-    found = [
-        f"llama_cpp/instances/{name}/numa: {problem}"
-        for name, instance in options.instances.items()
-        if instance.present
-        for problem in numa_problems(report, instance.numa)
-    ]
-    if options.source == "release" and options.variant is None and report.architecture not in RELEASE_VARIANTS:
-        found.append(
-            f"llama_cpp/source: upstream releases no CPU build for {report.architecture!r}, only for "
-            f"{', '.join(RELEASE_VARIANTS)}; write source: 'build'"
-        )
-    return found
 
 
 def needed_packages(options: LlamaCppOptions) -> list[str]:

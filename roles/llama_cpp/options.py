@@ -10,13 +10,16 @@ from typing import Annotated, ClassVar, Literal, Self
 import yaml
 from pydantic import Field, model_validator
 
-from roles.common.hardware import NumaChoice
+from roles.common.hardware import HardwareReport, NumaChoice, numa_problems
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 Variant = Literal[
     "x64", "arm64", "vulkan-x64", "cuda-12.8-x64", "cuda-13.4-x64", "rocm-10.0-x64", "sycl-fp16-x64", "sycl-fp32-x64"
 ]
+
+RELEASE_VARIANTS = {"amd64": "x64", "arm64": "arm64"}
+"""Debian architecture -> upstream's CPU build for it."""
 
 RESERVED_ARGUMENTS = {
     "-m": "model", "--model": "model", "--host": "host", "--port": "port", "--alias": "alias", "-a": "alias",
@@ -97,8 +100,8 @@ class LlamaCppInstanceOptions(Options):
     numa: NumaChoice = "none"
     """
     Memory and CPUs on a host with several NUMA nodes: `interleave` spreads the pages over all nodes (best for one
-    large model on all sockets), a number binds the unit to the memory and CPUs of that node, `distribute` is
-    llama-server's own strategy, `none` leaves it to the kernel.
+    large model on all sockets), a number binds the unit to the memory and CPUs of that node, `distribute` and
+    `isolate` are llama-server's own strategies, `none` leaves it to the kernel.
     """
 
     metrics: bool = True
@@ -227,3 +230,18 @@ class LlamaCppOptions(Options):
                 f"required for variant {self.variant!r}, whose digest is not pinned for {self.version} "
                 f"(pinned: {', '.join(pins)}); take it from {self.download_url}/releases/tag/{self.version}",
             )
+
+    def problems(self, report: HardwareReport) -> list[str]:
+        """Return what speaks against these options on this hardware."""
+        found = [
+            f"llama_cpp/instances/{name}/numa: {problem}"
+            for name, instance in self.instances.items()
+            if instance.present
+            for problem in numa_problems(report, instance.numa)
+        ]
+        if self.source == "release" and self.variant is None and report.architecture not in RELEASE_VARIANTS:
+            found.append(
+                f"llama_cpp/source: upstream releases no CPU build for {report.architecture!r}, only for "
+                f"{', '.join(RELEASE_VARIANTS)}; write source: 'build'"
+            )
+        return found

@@ -71,8 +71,8 @@ def command(
              "--cache-type-k", instance.cache_type_k, "--cache-type-v", instance.cache_type_v,
              "--load-mode", instance.load_mode, "--offline",
              "--cors-origins", ",".join(instance.cors_origins) or f"http://127.0.0.1:{port}"]  # fmt: skip
-    if instance.numa == "distribute":
-        words += ["--numa", "distribute"]
+    if instance.numa in ("distribute", "isolate"):
+        words += ["--numa", str(instance.numa)]
     elif policy.directives:
         words += ["--numa", "numactl"]
     if instance.metrics:

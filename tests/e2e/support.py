@@ -92,9 +92,25 @@ def key_of(host: BedHost, instance: str) -> str:
 
 
 def snapshot(host: BedHost) -> str:
-    """Return what a run that refuses must leave as it was: every file of the system, its packages and its units."""
+    """
+    Return what a run that refuses must leave as it was: every file of the system, its packages and its units.
+
+    Logs and apt's own caches are no part of it: reading a fresh package list is how a refusal comes about.
+    """
+    passing = [
+        "/proc",
+        "/sys",
+        "/run",
+        "/tmp",
+        "/dev",
+        "/root",
+        "/var/log",
+        "/var/cache",
+        "/var/lib/systemd",
+        "/var/lib/apt/lists",
+    ]
+    pruned = " -o ".join(f"-path {path}" for path in [*passing, "/var/lib/metal2model/apt-updated"])
     return host.ssh(
-        "LC_ALL=C; find / -xdev \\( -path /proc -o -path /sys -o -path /run -o -path /tmp -o -path /dev"
-        " -o -path /var/log -o -path /var/cache/ldconfig -o -path /var/lib/systemd -o -path /root \\) -prune"
-        " -o -type f -printf '%p %s %T@ %m %u\\n' | sort; dpkg-query -W; systemctl list-unit-files --no-legend"
+        f"export LC_ALL=C; find / -xdev \\( {pruned} \\) -prune -o -type f -printf '%p %s %T@ %m %u\\n' | sort;"
+        " dpkg-query -W; systemctl list-unit-files --no-legend"
     ).stdout

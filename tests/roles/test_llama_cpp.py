@@ -8,7 +8,7 @@ import pytest
 from roles.common.hardware import Cpu, HardwareReport, NumaNode
 from roles.common.model import Model
 from roles.common.options import OptionError
-from roles.llama_cpp.deploy import installation, needed_packages, problems
+from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.units import reads, render
 from roles.llama_cpp.verify import endpoints
@@ -81,7 +81,7 @@ def test_a_server_bound_to_a_node_gets_its_cores_and_memory() -> None:
 
 
 def test_a_node_that_does_not_exist_is_refused() -> None:
-    (problem,) = problems(instance(numa=7), TWO_NODES)
+    (problem,) = instance(numa=7).problems(TWO_NODES)
     assert problem.startswith("llama_cpp/instances/r1/numa: ")
     assert "7" in problem and "0-1" in problem
 
@@ -151,7 +151,7 @@ def test_a_variant_without_a_pinned_digest_is_refused() -> None:
 
 
 def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
-    (problem,) = problems(options(), HardwareReport(architecture="riscv64"))
+    (problem,) = options().problems(HardwareReport(architecture="riscv64"))
     assert problem.startswith("llama_cpp/source: ") and "'riscv64'" in problem and "'build'" in problem
 
 
