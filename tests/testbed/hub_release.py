@@ -38,6 +38,10 @@ cmake_language(DEFER CALL set_source_files_properties ${CMAKE_CURRENT_SOURCE_DIR
     TARGET_DIRECTORY llama-common PROPERTIES ${alone})
 cmake_language(DEFER CALL set_source_files_properties ${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/mtmd-helper.cpp
     ${CMAKE_CURRENT_SOURCE_DIR}/tools/mtmd/mtmd-helper-gen.cpp TARGET_DIRECTORY mtmd PROPERTIES ${alone})
+# These may well be grouped, though upstream groups only the model architectures.
+file(GLOB core ${CMAKE_CURRENT_SOURCE_DIR}/src/*.cpp)
+cmake_language(DEFER CALL set_source_files_properties ${core}
+    TARGET_DIRECTORY llama PROPERTIES SKIP_UNITY_BUILD_INCLUSION OFF)
 """
 GGML_CMAKE = """\
 set(CMAKE_C_FLAGS_RELEASE -O2)
