@@ -485,10 +485,9 @@ class ModelScope(Hub):
     def explain(self, model: Json, revision: str, error: Exception) -> str:
         """Tell what the hub refused from what the network lost."""
         repo = model["repo"]
-        if isinstance(error, self.errors.NotExistError):
-            if "revision" in str(error).lower():
-                raise Refused(no_revision(model, revision, self.endpoint, "master")) from error
-            raise Refused(no_repository(repo, self.endpoint)) from error
+        if isinstance(error, self.errors.NotExistError):  # of the repository or of the revision, it does not say
+            text = no_repository(repo, self.endpoint)
+            raise Refused(f"{text}. Or {no_revision(model, revision, self.endpoint, 'master')}") from error
         if isinstance(error, (self.errors.AuthenticationError, self.errors.PermissionDeniedError)):
             raise Refused(gated(repo, self.endpoint)) from error
         status = getattr(error, "status_code", None)
@@ -548,8 +547,10 @@ class Plain(Hub):
 
 def cause_of(error: BaseException) -> str:
     """Return an error in one line, with what lies under it."""
-    while isinstance(error, urllib.error.URLError) and isinstance(error.reason, BaseException):
-        error = error.reason
+    while lower := error.__cause__ or getattr(error, "reason", None):
+        if not isinstance(lower, BaseException):
+            break
+        error = lower
     text = " ".join(str(error).split())[:300] or type(error).__name__
     if isinstance(error, ssl.SSLError) or "CERTIFICATE_VERIFY_FAILED" in text:
         text += f" (authorities of this host: {CA_BUNDLE}; a company's own belongs there, update-ca-certificates)"
@@ -703,8 +704,11 @@ def chosen(model: Json, listed: list[Json]) -> list[Json]:
         found = [name for name in by_name if name == pattern or fnmatch.fnmatchcase(name, pattern)]
         if not found:
             close = difflib.get_close_matches(pattern, by_name, n=3, cutoff=0.4)
-            hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "see its page for what it has"
-            raise Refused(f"files: {model['repo']} has no {pattern!r} among its {len(by_name)} files; {hint}")
+            hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+            raise Refused(
+                f"files: {model['repo']} has {len(by_name)} files, and none is {pattern!r}{hint}. Write one of them, "
+                f"or a glob such as '*Q4_K_M*'"
+            )
         names.update(dict.fromkeys(found))
     for name in list(names):
         if match := SHARD.fullmatch(name):
@@ -857,7 +861,7 @@ def have(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None
         settle(spec, part)
         part.replace(final)
         sync_directory(final.parent)
-        part.with_name(part.name + ".validator").unlink(missing_ok=True)
+        discard(part)
     settle(spec, final)
     entry.update(stat=stat_of(final), replaces=None)
 
@@ -891,13 +895,13 @@ def download(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> 
                  lambda error: hub.explain(model, manifest["revision"], error))  # fmt: skip
     arrived = size_of(part)
     if entry["size"] is not None and arrived != entry["size"]:
-        part.unlink()
+        discard(part)
         raise Refused(
             f"{entry['name']} has {arrived} bytes, the hub lists {entry['size']}. It was deleted. Run again; if it "
             f"happens again the hub or mirror serves another file than it lists: use another one"
         )
     if found := wrong_digest(entry, part):
-        part.unlink()
+        discard(part)
         required = entry["sha256"] or entry["git_sha1"]
         raise Refused(
             f"sha256: {entry['name']} came with {found}, required is {required}. A changed file must not be "
@@ -908,6 +912,12 @@ def download(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> 
                 else "the hub or mirror serves another file than it lists: use another one"
             )
         )
+
+
+def discard(part: Path) -> None:
+    """Remove a partial file and what is kept beside it."""
+    for path in (part, part.with_name(part.name + ".validator")):
+        path.unlink(missing_ok=True)
 
 
 def wrong_digest(entry: Json, path: Path) -> str | None:
@@ -958,10 +968,9 @@ def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None
     finally:
         done.set()
         reporter.join()
-    seconds = max(time.monotonic() - start, 0.001)
-    arrived = size()
-    say(f"models/wanted/{model['name']}: {entry['name']}: {arrived} bytes, "
-        f"{max(arrived - begun, 0) / seconds / 1e6:.1f} MB/s; verifying")  # fmt: skip
+    if (seconds := time.monotonic() - start) > PROGRESS_SECONDS:
+        rate = max(size() - begun, 0) / seconds / 1e6
+        say(f"models/wanted/{model['name']}: {entry['name']}: {size()} bytes there, {rate:.1f} MB/s; verifying")
 
 
 def sweep(spec: Json) -> None:
@@ -970,8 +979,8 @@ def sweep(spec: Json) -> None:
     for path in STATE.glob("*.json"):
         manifest = json.loads(path.read_text("utf-8"))
         for entry in manifest["files"]:
-            if entry["stat"] is None and (entry.get("sha256") or entry.get("git_sha1")):
-                waited_for.add(entry["sha256"] or entry["git_sha1"])
+            if entry["stat"] is None or entry["stat"] != stat_of(entry["path"]):
+                waited_for.add(entry.get("sha256") or entry.get("git_sha1"))
     partial = Path(spec["directory"], ".partial")
     for path in partial.iterdir() if partial.is_dir() else ():
         if path.name.split(".")[0] not in waited_for:
