@@ -35,6 +35,8 @@ from tests.testbed.hub_sites import Sites
 ADDRESS = "10.77.0.1"
 START_SECONDS = 30
 STOP_SECONDS = 5
+# What is being sent when the hub stops is cut: no host waits for it.
+SHUTDOWN_SECONDS = 0.5
 # <linux/in.h>; Python 3.11 does not name it. The hub may start before the bridge has its address.
 IP_FREEBIND = 15
 
@@ -256,8 +258,10 @@ async def serve(state_dir: Path, address: str, http_port: int, tls_port: int) ->
 
     code, names = _code_digest(), sorted(sites.by_name)
     # handler_cancellation: a client that leaves ends what was being sent to it.
-    public = web.ServerRunner(web.Server(hub.handle, handler_cancellation=True, access_log=None))
-    private = web.ServerRunner(web.Server(administer, access_log=None))
+    public = web.ServerRunner(
+        web.Server(hub.handle, handler_cancellation=True, access_log=None), shutdown_timeout=SHUTDOWN_SECONDS
+    )
+    private = web.ServerRunner(web.Server(administer, access_log=None), shutdown_timeout=SHUTDOWN_SECONDS)
     await public.setup()
     await private.setup()
     for port, context in ((http_port, None), (tls_port, tls)):
@@ -273,7 +277,6 @@ async def serve(state_dir: Path, address: str, http_port: int, tls_port: int) ->
     await stopped.wait()
     (here / "admin.sock").unlink(missing_ok=True)
     for runner in (public, private):
-        runner._shutdown_timeout = 0.5
         await runner.cleanup()
     await sites.cache.close()
 
