@@ -112,6 +112,7 @@ def test_many_starts_make_one_hub_and_stop_ends_it(tmp_path: Path) -> None:
     assert client.status() is not None
     hub.stop(tmp_path)
     assert client.status() is None
+    assert not hub.run_dir(tmp_path).exists()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", ports[0]))
     hub.stop(tmp_path)
@@ -130,6 +131,7 @@ def test_other_ports_replace_the_hub(tmp_path: Path) -> None:
 def test_a_hub_that_cannot_start_says_why(bed: Bed, tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="in use"):
         hub.ensure_running(tmp_path, "127.0.0.1", bed.http_port, free_port())
+    hub.stop(tmp_path)
 
 
 def test_hosts_cannot_administer_it(bed: Bed) -> None:

@@ -14,6 +14,7 @@ import hashlib
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -78,7 +79,8 @@ def ensure_running(state_dir: Path, address: str = ADDRESS, http_port: int = 80,
         # Which registries this machine uses may become known, or change, after the start.
         "names": sorted(Sites(state_dir).by_name),
     }
-    with locked(here / "lock"):
+    with locked(here.parent / "hub.lock"):
+        here.mkdir(parents=True, exist_ok=True)
         if (status := Client(state_dir).status()) is not None:
             if {name: status.get(name) for name in wanted} == wanted:
                 return
@@ -106,8 +108,10 @@ def ensure_running(state_dir: Path, address: str = ADDRESS, http_port: int = 80,
 
 def stop(state_dir: Path) -> None:
     """Stop the hub of a state directory; nothing to do when there is none."""
-    with locked(run_dir(state_dir) / "lock"):
+    here = run_dir(state_dir)
+    with locked(here.parent / "hub.lock"):
         _stop(state_dir)
+        shutil.rmtree(here, ignore_errors=True)
 
 
 def _stop(state_dir: Path) -> None:
