@@ -12,7 +12,7 @@
 # when that breaks, dpkg goes on to its end instead of dying in the middle.
 export LC_ALL=C.UTF-8 DEBIAN_FRONTEND=noninteractive APT_LISTCHANGES_FRONTEND=none
 export NEEDRESTART_SUSPEND=1 UCF_FORCE_CONFFOLD=1
-m2m_state=/var/lib/metal2model
+m2m_state=/var/lib/metal2model m2m_failed=/var/log/metal2model/apt-failed.log
 m2m_confold='-o Dpkg::Options::=--force-confdef -o Dpkg::Options::=--force-confold'
 m2m_log=$(mktemp) || exit
 trap 'rm -f "$m2m_log"' EXIT
@@ -45,10 +45,10 @@ m2m_run() {
       apt-get -y -q $m2m_confold --fix-broken install </dev/null
       continue
     fi
-    mkdir -p "$m2m_state" && cp "$m2m_log" "$m2m_state/apt-failed.log"
+    mkdir -p "${m2m_failed%/*}" && cp "$m2m_log" "$m2m_failed"
     grep -v -e '^Ign:' -e '^Hit:' -e '^Get:' -e '^Err:' -e '^  ' "$m2m_log" | head -n 20 >&2
     m2m_explain
-    m2m_say "all that apt said: $m2m_state/apt-failed.log on the host"
+    m2m_say "all that apt said: $m2m_failed on the host"
     return "$m2m_status"
   done
 }
@@ -81,7 +81,7 @@ m2m_update() {
     [ -z "$(find /etc/apt -cnewer "$m2m_stamp" | head -n 1)" ] && ls /var/lib/apt/lists/*Release >/dev/null 2>&1
   then return 0; fi
   mkdir -p "$m2m_state" && : >"$m2m_stamp.part" || return
-  m2m_apt_get update || return
+  m2m_apt_get update || { m2m_status=$?; rm -f "$m2m_stamp.part"; return "$m2m_status"; }
   mv -f "$m2m_stamp.part" "$m2m_stamp"
 }
 m2m_known() {

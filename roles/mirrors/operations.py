@@ -319,7 +319,6 @@ def switch_script(state: HostSources, change: Change) -> str:
         lines += [f"before {_quote(path)}" for path in change.sources]
         lines += [f"put {packed(new)} {_quote(path)}" for path, new in change.sources.items()]
         lines.append(f'check {label} "$(apt-get --print-uris update 2>&1)" {urls} || {{ put_back; exit 1; }}')
-        lines.append('rm -rf "$stage"')
     for path, new in change.files.items():
         lines.append(f"rm -f {_quote(path)}" if new is None else f"put {packed(new)} {_quote(path)}")
     if record:
@@ -328,7 +327,7 @@ def switch_script(state: HostSources, change: Change) -> str:
         lines.append(f"rm -f {CHOSEN}")
     if not change.chosen.get("apt", True):
         lines.append(f"rm -rf {KEPT}")
-    lines.append(f"rmdir {STATE} 2>/dev/null || true")
+    lines.append(f"rm -rf \"$stage\"; rmdir {STATE} 2>/dev/null || true")
     return "\n".join(lines)
 
 

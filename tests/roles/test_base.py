@@ -36,7 +36,8 @@ def program(path: Path, text: str) -> None:
 
 def run(fake: Path, script: str, seconds: int = 2) -> subprocess.CompletedProcess[str]:
     text = apt_script(script, lock_timeout_seconds=seconds).get_raw_value()
-    text = text.replace("m2m_state=/var/lib/metal2model", f"m2m_state={fake.parent}/state")
+    for ours in ("/var/lib/metal2model", "/var/log/metal2model"):
+        text = text.replace(ours, f"{fake.parent}/state")
     path = f"{fake}:{os.environ['PATH']}"
     return subprocess.run(["sh", "-c", text], env={"PATH": path}, capture_output=True, text=True, check=False)
 

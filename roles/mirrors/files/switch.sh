@@ -1,6 +1,7 @@
 # Putting new package sources in place, on the host: sourced text of roles/mirrors/operations.py, after common/apt.sh.
 state=/var/lib/metal2model/mirrors
 stage=$state/staged
+trap 'rm -f "$m2m_log"; rm -rf "$stage"' EXIT
 unpack() { printf %s "${1#=}" | base64 -d; }
 
 # begin: a copy of all sources, in which new texts are put before the host sees them
@@ -46,5 +47,4 @@ put_back() {
     target=$(readlink -m "$home/${file##*/}") && cp "$file" "$target.part" && like "$target" "$target.part" &&
       mv -fT "$target.part" "$target"
   done
-  rm -rf "$stage"
 }
