@@ -13,4 +13,4 @@ from roles.common.connection import send_at_once
 from roles.probe.deploy import REPORT, deploy_probe
 
 send_at_once(host)
-deploy_probe(REPORT, json_to=host.data.get("json"))
+deploy_probe(report=REPORT, json_to=host.data.get("json"))

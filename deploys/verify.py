@@ -8,4 +8,4 @@ from roles.verify.deploy import deploy_verify
 
 send_at_once(host)
 declared = declaration_of(host)
-deploy_verify(declared.endpoints(), declared.json_to)
+deploy_verify(endpoints=declared.endpoints(), json_to=declared.json_to)

@@ -40,12 +40,20 @@ lab = [
             "ssh_hostname": "192.0.2.20",
             "ssh_user": "root",
             "tags": ["rtx4090", "numa"],
-            "models": {"directory": "/data/models", "wanted": {"deepseek-r1-distill-llama-70b-q4": {}}},
+            "models": {
+                "directory": "/data/models",
+                "wanted": {
+                    "r1-70b-q4": {
+                        "repo": "unsloth/DeepSeek-R1-Distill-Llama-70B-GGUF",
+                        "files": ["DeepSeek-R1-Distill-Llama-70B-Q4_K_M.gguf"],
+                    },
+                },
+            },
             "llama_cpp": {
                 "variant": "cuda-12.8-x64",
                 "instances": {
                     "r1-70b": {
-                        "model": "deepseek-r1-distill-llama-70b-q4",
+                        "model": "r1-70b-q4",
                         "port": 8000,
                         "context_length": 65536,
                         "parallel": 8,

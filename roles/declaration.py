@@ -90,15 +90,12 @@ def declaration_of(host: Host) -> Declaration:
 def _fleet(inventory: Inventory) -> dict[str, Declaration]:
     declarations, problems = {}, []
     for host in inventory:
+        data: dict[str, Any] = host.data.dict()  # type: ignore[no-untyped-call]
+        ours = {key: value for key, value in data.items() if key not in PYINFRA_KEYS}
         try:
-            declarations[host.name] = Declaration.load(declared(host.data.dict()), where=host.name)
+            declarations[host.name] = Declaration.load(ours, where=host.name)
         except OptionError as error:
             problems.append(str(error))
     if problems:
         raise OptionError("the inventory cannot be used as it is, and nothing was changed:\n" + "\n".join(problems))
     return declarations
-
-
-def declared(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the host data that is ours: all but what pyinfra itself reads."""
-    return {key: value for key, value in data.items() if key not in PYINFRA_KEYS}

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any
 
-from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
-
-from roles.common.options import Options
 from roles.declaration import Declaration
 
 TARGET = Path(__file__).parents[1] / "docs" / "options.md"
@@ -23,84 +18,84 @@ Generated from the code by `./run docs`; do not edit. What an inventory may say 
 lab = [("gpu-01", {"ssh_hostname": "192.0.2.10", "ssh_user": "root", "tags": ["cpu"], "llama_cpp": {...}})]
 ```
 
-Keys that pyinfra reads (`ssh_hostname`, `ssh_user`, `_sudo`, ...) stand beside them; see the
+Keys that pyinfra reads (`ssh_hostname`, `ssh_user`, `_sudo`, ...) stand beside them; see its
 [SSH connector](https://docs.pyinfra.com/en/3.x/connectors/ssh.html). An unknown key is an error.
 """
+TABLE = "| Option | Type | Default | Meaning |\n| --- | --- | --- | --- |"
+WORDS = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}
+BOUNDS = {"minimum": "at least {}", "maximum": "at most {}", "exclusiveMinimum": "more than {}", "pattern": "like `{}`"}
+
+Schema = dict[str, Any]
 
 
 def main() -> None:
     """Write the page."""
     TARGET.write_text(page())
-    print(f"==> wrote {TARGET.relative_to(Path.cwd()) if TARGET.is_relative_to(Path.cwd()) else TARGET}")
+    print("==> wrote docs/options.md")
 
 
 def page() -> str:
     """Return the whole page as Markdown."""
-    return "\n".join([HEAD, *_sections("", Declaration)])
+    schema = Declaration.model_json_schema()
+    return "\n".join([HEAD, *_sections("", schema, schema["$defs"])])
 
 
-def _sections(path: str, model: type[Options]) -> Iterator[str]:
-    fields = model.model_fields
+def _sections(path: str, model: Schema, models: dict[str, Schema]) -> Iterator[str]:
     if path:
-        yield f"## {path}\n\n{_text(model.__doc__)}\n"
-    own = {name: field for name, field in fields.items() if _nested(field.annotation) is None}
-    if own:
-        yield "| Option | Type | Default | Meaning |\n| --- | --- | --- | --- |"
-        for name, field in own.items():
-            yield f"| `{field.alias or name}` | {_type(field)} | {_default(field)} | {_cell(field.description)} |"
-        yield ""
-    for name, field in fields.items():
-        nested = _nested(field.annotation)
-        if nested is not None:
-            inner, suffix = nested
-            yield from _sections(f"{path}/{name}{suffix}".lstrip("/"), inner)
+        yield f"## {path}\n\n{_line(model.get('description', ''))}\n"
+    nested: list[tuple[str, Schema]] = []
+    rows = []
+    for name, field in model["properties"].items():
+        inner, between = _inner_model(field)
+        if inner:
+            nested.append((f"{path}/{name}{between}".lstrip("/"), models[inner]))
+        else:
+            default = "required" if name in model.get("required", ()) else f"`{field.get('default')!r}`"
+            rows.append(f"| `{name}` | {_type(field)} | {default} | {_line(field.get('description', ''))} |")
+    if rows:
+        yield "\n".join([TABLE, *rows, ""])
+    for inner_path, inner_model in nested:
+        yield from _sections(inner_path, inner_model, models)
 
 
-def _nested(annotation: Any) -> tuple[type[Options], str] | None:
-    """Return the options model inside an annotation, and what its path gets for the level of names between."""
-    if isinstance(annotation, type) and issubclass(annotation, Options):
-        return annotation, ""
-    suffix = {dict: "/NAME", list: "/N"}.get(get_origin(annotation), "")
-    for argument in get_args(annotation):
-        if (found := _nested(argument)) is not None:
-            return found[0], suffix + found[1]
-    return None
+def _inner_model(field: Schema) -> tuple[str, str]:
+    """Return the options model that a field holds, and what stands between in its path; "" for none."""
+    if "$ref" in field:
+        return field["$ref"].rsplit("/", 1)[-1], ""
+    for choice in field.get("anyOf", ()):
+        if (found := _inner_model(choice))[0]:
+            return found
+    name, between = _inner_model(below) if (below := _below(field)) else ("", "")
+    return name, f"/NAME{between}" if name else ""
 
 
-def _type(field: FieldInfo) -> str:
-    text = str(field.annotation if not isinstance(field.annotation, type) else field.annotation.__name__)
-    text = text.replace("typing.", "").replace("Literal", "one of ").replace("Optional", "optional ")
-    bounds = [part for part in map(_bound, field.metadata) if part]
-    return f"{_clean(text)}{', ' + ', '.join(bounds) if bounds else ''}".replace("|", "or")
+def _below(field: Schema) -> Schema:
+    """Return the schema of a dict's values, {} for what is no dict or says nothing of them."""
+    below = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), {})
+    return below if isinstance(below, dict) else {}
 
 
-def _clean(text: str) -> str:
-    text = re.sub(r"Annotated\[([^,\]]+), FieldInfo\([^)]*\)\]", r"\1", text)
-    text = re.sub(r"FieldInfo\([^)]*\)", "", text)
-    text = re.sub(r"one of \[([^]]*)\]", r"\1", text)
-    return text.replace("NoneType", "None")
+def _type(field: Schema) -> str:
+    if "anyOf" in field:
+        return " or ".join(_type(choice) for choice in field["anyOf"])
+    if "enum" in field:
+        return ", ".join(f"`{value!r}`" for value in field["enum"])
+    if "const" in field:
+        return f"`{field['const']!r}`"
+    if field.get("type") == "array":
+        return f"list of {_type(field['items'])}"
+    if field.get("type") == "object":
+        return f"dict of {_type(below)}" if (below := _below(field)) else "dict"
+    bounds = [text.format(_cell(str(field[key]))) for key, text in BOUNDS.items() if key in field]
+    return ", ".join([WORDS[field["type"]], *bounds])
 
 
-def _bound(constraint: Any) -> str:
-    for attribute, sign in (("ge", "at least"), ("gt", "more than"), ("le", "at most"), ("lt", "less than")):
-        if (value := getattr(constraint, attribute, None)) is not None:
-            return f"{sign} {value}"
-    return ""
+def _line(text: str) -> str:
+    return _cell(" ".join(text.replace("``", "`").split()))
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    default = field.get_default(call_default_factory=True)
-    return "" if default is PydanticUndefined else f"`{default!r}`"
-
-
-def _text(documentation: str | None) -> str:
-    return " ".join((documentation or "").split())
-
-
-def _cell(documentation: str | None) -> str:
-    return _text(documentation).replace("|", "\\|")
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_character
 
 def systemd_words(line: str) -> list[str]:
     """Split a line as systemd.syntax(7) says: quotes, backslash escapes, %% and $$."""
-    words, word, quoted, inside, position = [], "", False, False, 0
+    words: list[str] = []
+    word, quoted, inside, position = "", False, False, 0
     while position < len(line):
         character = line[position]
         if character == "\\":
