@@ -40,12 +40,14 @@ STEPS = """
 export LC_ALL=C.UTF-8
 program=$1 spec=$2 failed=0
 shift 2
+groups=
 for group; do
-    [ "$group" = plain=python3 ] || python3 "$program" "$spec" environment "${group%%=*}" || exit 1
+    case $group in plain=*) ;; *) python3 "$program" "$spec" environment "${group%%=*}" ;; esac &&
+        groups="$groups $group" || failed=1
 done
-for group; do "${group#*=}" "$program" "$spec" plan "${group%%=*}" || failed=1; done
+for group in $groups; do "${group#*=}" "$program" "$spec" plan "${group%%=*}" || failed=1; done
 python3 "$program" "$spec" space || exit 1
-for group; do "${group#*=}" "$program" "$spec" fetch "${group%%=*}" || failed=1; done
+for group in $groups; do "${group#*=}" "$program" "$spec" fetch "${group%%=*}" || failed=1; done
 exit $failed
 """
 """Have the clients, read all listings, check the disk for all, fetch; each hub by the Python that has its client."""

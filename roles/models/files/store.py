@@ -623,14 +623,14 @@ def attempts(
                 ) from error
             text = str(error) if isinstance(error, Short) else explain(error)
         now = size()
-        failures = failures + 1 if now <= before else 1
+        failures = failures + 1 if now <= before else 0
         before = now
         if failures > spec["retries"]:
             raise Refused(
                 f"{text}. Gave up after {failures} attempts in a row that brought nothing; what has arrived is kept. "
                 f"Check the network and the hub, then run again; a download goes on where it stopped"
             )
-        delay = min(2 ** (failures - 1), 30)
+        delay = min(2 ** max(failures - 1, 0), 30)
         say(f"models/wanted/{model['name']}: {text}; going on from byte {now} in {delay} s")
         time.sleep(delay)
 
@@ -985,6 +985,8 @@ def sweep(spec: Json) -> None:
     for path in partial.iterdir() if partial.is_dir() else ():
         if path.name.split(".")[0] not in waited_for:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with contextlib.suppress(OSError):  # something is waited for, or nothing was ever begun
+        partial.rmdir()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,284 @@
+"""Models on real hosts, by the hubs' real clients; the oracles are the host's own tools and the hub's log."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import MakeHost
+from tests.e2e.support import PYINFRA, ROOT, Run
+from tests.testbed import artefacts, state_dir
+from tests.testbed.hosts import Bed, BedHost
+from tests.testbed.hub import Client, Request
+from tests.testbed.hub_models import commit_of
+
+DEPLOY = """
+from pyinfra import host
+from roles.models.deploy import deploy_models
+from roles.models.options import ModelsOptions
+
+deploy_models(ModelsOptions.load(host.data.models, where=host.name, path="models"))
+"""
+BIG = artefacts.BIG_REPOSITORY
+BIG_FILE = "tiny-random-big-F32.gguf"
+BIG_SIZE = 67306464
+LOST_AT_MOST = 1 << 20
+"""Bytes that a cut may cost: the clients write in pieces."""
+
+BYTES_FROM = {
+    "huggingface": "cas-bridge.xethub.hf.co/xet-bridge-us/metal2model-fixtures/tiny-random-big",
+    "modelscope": r"modelscope.cn/api/v1/models/metal2model-fixtures/tiny-random-big-GGUF/repo\?",
+    "url": "models.example.org/tiny-big",
+}
+"""Kind of source -> where the hub's log and faults have its downloads."""
+
+Try = Callable[..., Run]
+
+
+def command(folder: Path, host: BedHost, models: Mapping[str, Any], user: str = "root") -> list[str]:
+    (folder / "deploy.py").write_text(DEPLOY)
+    data = host.pyinfra_data(user) | {"models": {"keep_free_mib": 4, "retries": 2, **models}}
+    (folder / "inventory.py").write_text(f"fleet = {[(host.name, data)]!r}\n")
+    return [str(PYINFRA), "-y", "-vvv", str(folder / "inventory.py"), str(folder / "deploy.py")]
+
+
+@pytest.fixture(scope="module")
+def host(make_module_host: MakeHost) -> BedHost:
+    """A bare host that speaks Chinese, with a small disk for models and what the base role would install."""
+    host = make_module_host("bookworm", srv_mib=240, locale="zh_CN.UTF-8")
+    apt = "apt-get -qq -o DPkg::Lock::Timeout=60"
+    host.ssh(
+        f"{apt} update && DEBIAN_FRONTEND=noninteractive {apt} install -y --no-install-recommends "
+        "python3 python3-venv ca-certificates",
+        timeout=120,
+    )
+    return host
+
+
+@pytest.fixture
+def hub(bed: Bed, host: BedHost) -> Client:
+    """The hub; and a host without models."""
+    host.ssh("rm -rf /srv/models /var/lib/metal2model/models")
+    return Client(bed.state)
+
+
+@pytest.fixture
+def deploy(tmp_path: Path, host: BedHost) -> Try:
+    def once(models: Mapping[str, Any], user: str = "root") -> Run:
+        done = subprocess.run(
+            command(tmp_path, host, models, user), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout)
+
+    return once
+
+
+def asked(hub: Client, host: BedHost, since: float, path: str) -> list[Request]:
+    """The downloads that the host asked the hub for."""
+    return [
+        r for r in hub.log() if r.client == host.address and r.time >= since and path in r.path and r.method == "GET"
+    ]
+
+
+def digest_on(host: BedHost, path: str) -> str:
+    return host.ssh(f"sha256sum '{path}'").stdout.split()[0]
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def wanted(source: str) -> tuple[dict[str, Any], str]:
+    """A model of 64 MB from each kind of source, and where it shall stand."""
+    if source == "url":
+        sha256 = digest_of(state_dir() / "plain" / "tiny-big.gguf")
+        model: dict[str, Any] = {"url": "https://models.example.org/tiny-big.gguf", "sha256": sha256}
+        return {"wanted": {"big": model}}, "/srv/models/models.example.org/big/tiny-big.gguf"
+    return {"wanted": {"big": {"repo": BIG, "hub": source, "files": [BIG_FILE]}}}, f"/srv/models/{BIG}/{BIG_FILE}"
+
+
+def test_models_of_every_source_stand_verified_and_a_second_run_costs_one_command(
+    deploy: Try, hub: Client, host: BedHost
+) -> None:
+    host.ssh("mkdir -p /srv/own && cp /bin/true /srv/own/x && printf GGUF >/srv/own/mine.gguf")
+    web = digest_of(state_dir() / "plain" / "tiny.gguf")
+    models = {
+        "wanted": {
+            "tiny": {"repo": artefacts.GGUF_REPOSITORY, "files": ["tiny-random-F32.gguf"]},
+            "tensors": {
+                "repo": artefacts.SAFETENSORS_REPOSITORY,
+                "revision": commit_of(artefacts.SAFETENSORS_REPOSITORY),
+            },
+            "quant": {"repo": artefacts.GGUF_REPOSITORY, "files": ["*Q8*"]},
+            "scope": {"repo": BIG, "hub": "modelscope"},
+            "web": {
+                "url": "https://models.example.org/tiny.gguf",
+                "sha256": web,
+            },
+            "mine": {"path": "/srv/own/mine.gguf"},
+        }
+    }
+    first = deploy(models, "withpass").succeeded()
+    assert first.changed(host.name) == ["Models | Have the models"]
+
+    base = state_dir() / "models"
+    for repository in (artefacts.GGUF_REPOSITORY, artefacts.SAFETENSORS_REPOSITORY, BIG):
+        for file in (base / repository).glob("[!.]*"):
+            path = f"/srv/models/{repository}/{file.name}"
+            if repository == artefacts.GGUF_REPOSITORY and file.suffix != ".gguf":
+                assert host.ssh(f"test -e {path}", check=False).returncode == 1, "was not asked for"
+            else:
+                assert digest_on(host, path) == digest_of(file)
+    assert digest_on(host, "/srv/models/models.example.org/web/tiny.gguf") == web
+    kinds = host.ssh("find /srv/models/* -printf '%y %U:%G %m\\n' | sort -u").stdout.splitlines()
+    assert kinds == ["d 0:0 755", "f 0:0 444"]
+    assert host.ssh("ls -A /srv/models").stdout.split() == ["metal2model-fixtures", "models.example.org"]
+
+    since = time.time()
+    second = deploy(models, "withpass").succeeded()
+    assert second.changed(host.name) == []
+    assert second.output.count(">>>") == 1, second.output
+    assert asked(hub, host, since, "/") == []
+
+
+@pytest.mark.parametrize("source", BYTES_FROM)
+def test_a_download_that_is_cut_and_then_killed_goes_on_where_it_was(
+    source: str, deploy: Try, hub: Client, host: BedHost, tmp_path: Path
+) -> None:
+    models, path = wanted(source)
+    began = time.time()
+    hub.fault(BYTES_FROM[source], "cut", after=20_000_000)
+    hub.fault(BYTES_FROM[source], "stall", after=10_000_000)
+    with subprocess.Popen(command(tmp_path, host, models), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
+        wait_for(lambda: partial_size(host) >= 30_000_000 - 2 * LOST_AT_MOST)
+        time.sleep(0.5)
+        host.ssh("kill -KILL $(pgrep -f '^[^ ]*python[0-9.]* /opt/metal2model/models/store.py')")
+        first.communicate(timeout=60)
+    assert first.returncode == 1
+    assert host.ssh(f"test -e {path}", check=False).returncode == 1, "a partial file has the final name"
+
+    deploy(models).succeeded()
+    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
+    sent = sum(request.bytes_sent for request in asked(hub, host, began, "tiny") if request.bytes_sent > 10_000)
+    assert BIG_SIZE <= sent <= BIG_SIZE + 2 * LOST_AT_MOST, "bytes that were there already came again"
+    assert deploy(models).succeeded().changed(host.name) == []
+
+
+@pytest.mark.parametrize("source", BYTES_FROM)
+def test_a_wrong_file_never_gets_its_name(source: str, deploy: Try, hub: Client, host: BedHost) -> None:
+    models, path = wanted(source)
+    hub.fault(BYTES_FROM[source], "corrupt", after=5_000_000)
+    refused = deploy(models)
+    assert refused.code != 0
+    assert "models/wanted/big: sha256: " in refused.output
+    assert "it was deleted" in refused.output
+    assert host.ssh("find /srv/models -type f").stdout == ""
+    deploy(models).succeeded()
+    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
+
+
+def test_a_file_that_changed_is_looked_at_and_only_a_wrong_one_comes_again(
+    deploy: Try, hub: Client, host: BedHost
+) -> None:
+    models = {"wanted": {"tiny": {"repo": artefacts.GGUF_REPOSITORY, "files": ["tiny-random-F32.gguf"]}}}
+    path = f"/srv/models/{artefacts.GGUF_REPOSITORY}/tiny-random-F32.gguf"
+    right = digest_of(state_dir() / "models" / artefacts.GGUF_REPOSITORY / "tiny-random-F32.gguf")
+    deploy(models).succeeded()
+
+    since = time.time()
+    host.ssh(f"touch {path}; chown 65534 {path}; chmod 0666 {path}")
+    deploy(models).succeeded()
+    assert asked(hub, host, since, "tiny") == []
+    assert host.ssh(f"stat -c '%u %a' {path}").stdout == "0 444\n"
+
+    # Same size, same modification time: only the content and the change time differ.
+    host.ssh(f"cp -p {path} /tmp/was; printf X | dd of={path} seek=9999 bs=1 conv=notrunc; touch -r /tmp/was {path}")
+    assert digest_on(host, path) != right
+    assert deploy(models).succeeded().changed(host.name) == ["Models | Have the models"]
+    assert digest_on(host, path) == right
+
+    host.ssh(f"rm {path}")
+    deploy(models).succeeded()
+    assert digest_on(host, path) == right
+    assert deploy(models).succeeded().changed(host.name) == []
+
+
+def test_what_does_not_fit_is_refused_before_the_first_byte(deploy: Try, hub: Client, host: BedHost) -> None:
+    models, path = wanted("huggingface")
+    free = int(host.ssh("df --output=avail -B1 /srv | tail -1").stdout)
+    since = time.time()
+    refused = deploy({**models, "keep_free_mib": 200})
+    assert refused.code != 0
+    required = BIG_SIZE + (200 << 20)
+    assert f"{BIG_SIZE} to come + {200 << 20} to stay free = {required} required, " in refused.output
+    found = re.search(r"required, (\d+) free: (\d+) bytes short, so nothing was downloaded", refused.output)
+    assert found
+    assert abs(int(found[1]) - free) < 1 << 20, "df sees another free space"
+    assert int(found[2]) == required - int(found[1])
+    assert asked(hub, host, since, "xet-bridge-us") == []
+    assert host.ssh(f"test -e {path}", check=False).returncode == 1
+
+
+def test_what_cannot_be_had_says_why_and_the_rest_comes(deploy: Try, hub: Client, host: BedHost) -> None:
+    tiny = artefacts.GGUF_REPOSITORY
+    hub.fault("huggingface.co/api/models/metal2model-fixtures/tiny-random-big", "dead")
+    refused = deploy(
+        {
+            "retries": 0,
+            "wanted": {
+                "absent": {"repo": "metal2model-fixtures/no-such"},
+                "typo": {"repo": tiny, "files": ["tiny-random-F23.gguf"]},
+                "scope": {"repo": "metal2model-fixtures/nor-this", "hub": "modelscope"},
+                "dead": {"repo": BIG},
+                "web": {"url": "https://models.example.org/none.gguf", "sha256": "0" * 64},
+                "mine": {"path": "/etc/hostname"},
+                "good": {"repo": tiny, "files": ["tiny-random-Q8_0.gguf"]},
+            },
+        }
+    )
+    assert refused.code != 0
+    for said in (
+        "models/wanted/absent: https://huggingface.co has no repository metal2model-fixtures/no-such",
+        "none is 'tiny-random-F23.gguf' (did you mean 'tiny-random-F32.gguf'",
+        "models/wanted/scope: https://modelscope.cn has no repository metal2model-fixtures/nor-this",
+        "models/wanted/dead: https://huggingface.co: ",
+        "models/wanted/web: https://models.example.org/none.gguf answers HTTP 404",
+        "models/wanted/mine: path: /etc/hostname is no GGUF file",
+    ):
+        assert said in refused.output
+    path = f"/srv/models/{tiny}/tiny-random-Q8_0.gguf"
+    assert digest_on(host, path) == digest_of(state_dir() / "models" / tiny / "tiny-random-Q8_0.gguf")
+
+
+def test_two_runs_at_once_download_once(deploy: Try, hub: Client, host: BedHost, tmp_path: Path) -> None:
+    models, path = wanted("huggingface")
+    began = time.time()
+    other = tmp_path / "other"
+    other.mkdir()
+    with subprocess.Popen(command(other, host, models), cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
+        deploy(models).succeeded()
+        second.communicate(timeout=60)
+    assert second.returncode == 0
+    assert len(asked(hub, host, began, "xet-bridge-us")) == 1
+    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
+
+
+def partial_size(host: BedHost) -> int:
+    """Bytes in the partial files of the host."""
+    sizes = host.ssh("find /srv/models/.partial -type f -size +64k -printf '%s\n' 2>/dev/null || true").stdout.split()
+    return sum(map(int, sizes))
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"did not come to pass in {seconds} s"
+        time.sleep(0.3)

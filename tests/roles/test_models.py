@@ -1,0 +1,343 @@
+"""The models role without a host: options, catalogue, specification, and the program's decisions."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pyinfra.api import StringCommand
+
+from roles.common.model import catalogue
+from roles.common.options import OptionError
+from roles.models import deploy
+from roles.models.facts import Store, StoreState
+from roles.models.files import store
+from roles.models.options import ModelsOptions
+
+ROOT = Path(__file__).parents[2]
+ZEROS = "0" * 64
+ONES = "1" * 64
+COMMIT = "c" * 40
+
+
+def options(**wanted: dict[str, Any]) -> ModelsOptions:
+    return ModelsOptions.load({"wanted": {name.replace("_", "-"): m for name, m in wanted.items()}}, where="h")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        (
+            {"qwen3-4b-q5": {}},
+            "models/wanted/qwen3-4b-q5: files/models.yaml has no model of this name (did you mean 'qwen3-",
+        ),
+        ({"x": {"repo": "a/b", "url": "https://h/f"}}, "models/wanted/x: repo and url are given, one is required"),
+        ({"x": {"url": "https://h/f.gguf"}}, "models/wanted/x/sha256: is required with 'url'"),
+        ({"x": {"url": "https://h/", "sha256": ZEROS}}, "models/wanted/x/url: 'https://h/' names no file"),
+        ({"x": {"repo": "a/b", "sha256": ZEROS}}, "models/wanted/x/sha256: goes with 'url' or 'path'"),
+        ({"x": {"repo": "b"}}, "models/wanted/x/repo: "),
+        ({"x": {"repo": "a/.."}}, "models/wanted/x/repo: "),
+        ({"x": {"path": "model.gguf"}}, "models/wanted/x/path: "),
+        (
+            {"x": {"path": "/m.gguf", "hub": "modelscope"}},
+            "models/wanted/x/hub: goes with a repository, not with 'path'",
+        ),
+        ({"qwen3-4b-q4": {"files": ["a.gguf"]}}, "models/wanted/qwen3-4b-q4/files: goes with 'repo'"),
+        ({"x": {"repo": "a/b", "hub": "modelscop"}}, "models/wanted/x/hub: "),
+        ({"x": {"repo": "a/b", "file": "c"}}, "models/wanted/x/file: no such option: write files"),
+        ({"x": {"repo": "a/b", "token": "t"}}, "models/wanted/x/token: no such option: this role holds no tokens yet"),
+        ({"X": {"repo": "a/b"}}, "models/wanted/X: "),
+        (
+            {"x": {"repo": "a/b"}, "y": {"repo": "a/b", "hub": "modelscope"}},
+            "models/wanted/y: a/b from modelscope at 'master', but wanted/x has it from huggingface at 'main'",
+        ),
+        (
+            {"deepseek-r1-distill-qwen-7b-q4-bartowski": {"hub": "modelscope"}},
+            "models/wanted/deepseek-r1-distill-qwen-7b-q4-bartowski/hub: files/models.yaml does not know it on",
+        ),
+    ],
+)
+def test_a_model_that_cannot_be_meant_is_refused(wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError) as refused:
+        ModelsOptions.load({"wanted": wanted}, where="gpu-01", path="models")
+    assert f"gpu-01: {said}" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "path"),
+    [
+        ({"repo": "a/b", "files": ["q/x-00001-of-00002.gguf", "*.json"]}, "/srv/models/a/b/q/x-00001-of-00002.gguf"),
+        ({"repo": "a/b", "files": ["*Q4_K_M*.gguf"]}, "/srv/models/a/b"),
+        ({"repo": "a/b"}, "/srv/models/a/b"),
+        ({"url": "https://h.example:8443/d/a%20b.gguf?x=1", "sha256": ZEROS}, "/srv/models/h.example/m/a b.gguf"),
+        ({"path": "/data/m.gguf"}, "/data/m.gguf"),
+    ],
+)
+def test_what_an_engine_loads_is_known_without_the_host(model: dict[str, Any], path: str) -> None:
+    assert options(m=model).model("m").path == path
+
+
+def test_a_model_that_is_not_wanted_is_explained() -> None:
+    with pytest.raises(ValueError, match=r"'qwen3-8b' is not among models/wanted \(did you mean 'qwen3-8b-q4'\?\)"):
+        options(qwen3_8b_q4={}).model("qwen3-8b")
+
+
+def test_every_catalogued_model_can_be_wanted_from_each_hub_that_has_it() -> None:
+    for name, entry in catalogue().items():
+        for hub in ("huggingface", "modelscope"):
+            if getattr(entry, hub):
+                path = ModelsOptions.load({"hub": hub, "wanted": {name: {}}}, where="h").model(name).path
+                assert path.endswith(".gguf") == (entry.format == "gguf"), name
+        for file in {*entry.sizes, *entry.sha256}:
+            assert file in entry.files, f"{name} knows something of {file}, which it does not want"
+        if entry.sha256 and entry.huggingface:
+            assert re.fullmatch("[0-9a-f]{40}", entry.huggingface.revision or ""), f"{name}: a digest, but no commit"
+
+
+def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for() -> None:
+    assert list(deploy.specification(options(a={"path": "/m.gguf"}))["clients"]) == []
+    both = options(a={"repo": "a/b"}, b={"repo": "b/b", "hub": "modelscope"})
+    spec = deploy.specification(both)
+    assert {name: client["version"] for name, client in spec["clients"].items()} == {
+        "huggingface": "2.4.0",
+        "modelscope": "0.5.1",
+    }
+    for hub in deploy.CLIENTS:
+        text = (deploy.FILES / f"{hub}.txt").read_text()
+        assert "://" not in text, "an index is named"
+        for pin in re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", text)):
+            assert "==" in pin
+            assert "--hash=sha256:" in pin
+    assert deploy.pythons(spec) == {
+        "huggingface": "/opt/metal2model/huggingface_hub/2.4.0/bin/python",
+        "modelscope": "/opt/metal2model/modelscope_hub/0.5.1/bin/python",
+    }
+
+
+def test_the_program_runs_on_the_python_of_ubuntu_22_04() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--python-version", "3.10", "roles/models/files/store.py"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_state_is_read_in_one_command_and_a_bare_host_has_nothing_installed() -> None:
+    fact = Store()
+    command = fact.command("/opt/p.py", "/etc/s.json", {"/opt/p.py": ZEROS})
+    assert isinstance(command, StringCommand)
+    done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
+    bare = fact.process(done.stdout.splitlines())
+    assert bare == StoreState(installed=False, clients={}, models={})
+    assert not bare.at_rest
+    assert StoreState(installed=True, clients={"huggingface": None}, models={"a": None}).at_rest
+    assert not StoreState(installed=True, clients={"huggingface": "is not installed"}, models={}).at_rest
+    assert not StoreState(installed=True, clients={}, models={"a": "x is not there yet"}).at_rest
+
+
+# The program
+
+
+def model(**given: Any) -> dict[str, Any]:
+    name = given.pop("name", "m")
+    spec = deploy.specification(options(**{name: {"repo": "a/b", **given}}))
+    found: dict[str, Any] = spec["models"][0]
+    return found
+
+
+def listed(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "size": 10, "sha256": ZEROS} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        ([], ["d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf", "config.json", "m.gguf"]),
+        (["m.gguf"], ["m.gguf"]),
+        (["*.gguf"], ["d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf", "m.gguf"]),
+        (["d/a-00001-of-00002.gguf"], ["d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf"]),
+        (["m.gguf", "m*"], ["m.gguf"]),
+    ],
+)
+def test_files_are_names_globs_and_whole_splits(files: list[str], names: list[str]) -> None:
+    hub = listed("d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf", "config.json", "m.gguf")
+    assert [item["name"] for item in store.chosen(model(files=files), hub)] == names
+
+
+def test_a_file_that_the_hub_has_not_is_refused_with_close_names() -> None:
+    with pytest.raises(store.Refused, match=r"none is 'm-Q4_K_S.gguf' \(did you mean 'm-Q4_K_M.gguf'\?\)"):
+        store.chosen(model(files=["m-Q4_K_S.gguf"]), listed("m-Q4_K_M.gguf", "README.md"))
+
+
+def test_a_split_of_which_a_part_is_missing_is_refused() -> None:
+    with pytest.raises(store.Refused, match=r"lacks 'a-00002-of-00002.gguf'"):
+        store.chosen(model(files=["a-00001-of-00002.gguf"]), listed("a-00001-of-00002.gguf"))
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
+def test_a_listing_that_leads_out_of_the_directory_is_refused(name: str) -> None:
+    with pytest.raises(store.Refused, match="the listing is refused"):
+        store.planned(model(), listed(name)[0])
+
+
+def test_a_digest_that_the_catalogue_knows_otherwise_is_refused() -> None:
+    spec = deploy.specification(options(qwen3_0_6b_q8={"repo": "a/b"}))
+    entry = {**spec["models"][0], "digests": {"m.gguf": ONES}}
+    with pytest.raises(store.Refused, match="Nothing was downloaded"):
+        store.planned(entry, listed("m.gguf")[0])
+
+
+@pytest.fixture
+def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """A specification whose paths are in a temporary directory."""
+    monkeypatch.setattr(store, "STATE", tmp_path / "state")
+    wanted = {"m": {"repo": "a/b", "files": ["m.gguf"]}}
+    data = {"directory": str(tmp_path / "models"), "wanted": wanted, "keep_free_mib": 0, "retries": 1}
+    return deploy.specification(ModelsOptions.load(data, where="h"))
+
+
+def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, Any], dict[str, Any], Path]:
+    """A model whose file stands in its place and is known."""
+    wanted = spec["models"][0]
+    path = Path(wanted["directory"], "m.gguf")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    entry = store.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
+    entry["stat"] = store.stat_of(path)
+    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    return wanted, entry, path
+
+
+def test_any_change_of_a_file_is_seen_by_stat_alone(spec: dict[str, Any]) -> None:
+    wanted, _, path = placed(spec)
+    assert store.model_problem(spec, wanted) == f"{path} is not root:root 0444"
+    path.write_bytes(b"GGUF")
+    assert store.model_problem(spec, wanted) == "m.gguf changed since it was verified"
+    path.unlink()
+    assert store.model_problem(spec, wanted) == "m.gguf changed since it was verified"
+    assert store.model_problem(spec, {**wanted, "files": ["n.gguf"]}) == "nothing is known of it yet"
+
+
+def test_a_branch_means_what_it_meant_first_also_for_other_files(spec: dict[str, Any]) -> None:
+    wanted, _, _ = placed(spec)
+    before = store.read_manifest(wanted, of_any_request=True)
+    assert store.revision_of({**wanted, "files": []}, before) == COMMIT
+    assert store.revision_of({**wanted, "revision": "v2"}, before) == "v2"
+    assert store.revision_of(wanted, None) == "main"
+
+
+def test_a_verified_file_is_taken_over_and_an_older_one_kept_until_the_new_is_whole(spec: dict[str, Any]) -> None:
+    wanted, entry, _ = placed(spec)
+    before = store.read_manifest(wanted)
+    same = store.planned(wanted, {"name": "m.gguf", "size": 4, "sha256": ZEROS})
+    newer = store.planned(wanted, {"name": "m.gguf", "size": 9, "sha256": ONES})
+    store.inherit([same], before)
+    store.inherit([newer], before)
+    assert (same["stat"], same["replaces"]) == (entry["stat"], None)
+    assert (newer["stat"], newer["replaces"]) == (None, entry["stat"])
+
+
+def test_the_arithmetic_counts_what_is_there(
+    spec: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    wanted, entry, path = placed(spec)
+    path.unlink()
+    huge = 1 << 60
+    entry.update(size=huge, stat=None)
+    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    part = store.part_of(spec, entry)
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"12345")
+    problem = store.space({**spec, "keep_free_bytes": 7})[0]
+    assert f"{huge} - 5 there already = {huge - 5} to come: {path}" in capsys.readouterr().out
+    assert f"{huge - 5} to come + 7 to stay free = {huge + 2} required" in problem
+    assert problem.startswith(f"models/directory: {tmp_path}/models: ")
+
+
+def test_partial_files_that_nothing_waits_for_go(spec: dict[str, Any]) -> None:
+    wanted, entry, path = placed(spec)
+    partial = store.part_of(spec, entry)
+    partial.parent.mkdir()
+    partial.with_name(ONES).write_text("of a revision that is no longer wanted")
+    partial.write_text("of a file that is in its place")
+    path.unlink()
+    store.sweep(spec)
+    assert [left.name for left in partial.parent.iterdir()] == [ZEROS], "the file is gone, so its part is wanted again"
+    path.write_bytes(b"GGUF")
+    entry["stat"] = store.stat_of(path)
+    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    store.sweep(spec)
+    assert not partial.parent.exists()
+
+
+def test_a_git_digest_is_that_of_git(tmp_path: Path) -> None:
+    file = tmp_path / "f"
+    file.write_text("hello\n")
+    # git hash-object of "hello\n"
+    entry = {"sha256": None, "git_sha1": "ce013625030ba8dba906f756967f9e9ca394464a"}
+    assert store.wrong_digest(entry, file) is None
+    assert store.wrong_digest({**entry, "git_sha1": "0" * 40}, file) == entry["git_sha1"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "problem"),
+    [
+        ("m.gguf", b"GGUF....", None),
+        ("m.gguf", b"<html>", "is no GGUF file: it begins with b'<htm'"),
+        ("m-00001-of-00002.gguf", b"GGUF", "m-00002-of-00002.gguf is not beside it"),
+        (None, b"", "does not exist on this host"),
+    ],
+)
+def test_a_path_on_the_host_must_look_like_a_model(
+    name: str | None, content: bytes, problem: str | None, tmp_path: Path
+) -> None:
+    path = tmp_path / (name or "none")
+    if name:
+        path.write_bytes(content)
+    found = store.path_problem({"path": str(path)})
+    assert (problem in (found or "")) if problem else found is None
+
+
+def test_a_directory_must_hold_a_model(tmp_path: Path) -> None:
+    assert "without config.json" in (store.path_problem({"path": str(tmp_path)}) or "")
+    (tmp_path / "config.json").touch()
+    assert store.path_problem({"path": str(tmp_path)}) is None
+
+
+def test_a_download_is_given_up_only_when_nothing_comes_any_more(
+    spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    sizes = iter([0, 0, 5, 5, 5])
+    calls: list[int] = []
+
+    def work() -> None:
+        calls.append(1)
+        raise ConnectionResetError("reset")
+
+    with pytest.raises(store.Refused, match=r"reset\. Gave up after 2 attempts in a row that brought nothing"):
+        store.attempts({**spec, "retries": 1}, spec["models"][0], lambda: next(sizes), work, str)
+    assert len(calls) == 4, "nothing, 5 bytes, nothing, nothing"
+
+    full = OSError(28, "No space left on device")
+    wrapped = RuntimeError("a client's own")
+    wrapped.__cause__ = full
+    assert store.disk_is_full(wrapped)
+
+
+def test_a_command_says_what_is_not_as_wanted(
+    spec: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "models.json"
+    file.write_text(json.dumps({**spec, "clients": {}}))
+    assert store.main([str(file), "check"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "installed": True,
+        "clients": {},
+        "models": {"m": "nothing is known of it yet"},
+    }
