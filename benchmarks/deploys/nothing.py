@@ -1,0 +1,1 @@
+"""Connect and do nothing: what is left of a run when nothing is declared."""
