@@ -345,3 +345,40 @@ def test_without_root_the_reason_is_given(monkeypatch: pytest.MonkeyPatch) -> No
 def test_hosts_find_every_name_that_the_hub_serves(noble: BedHost) -> None:
     table = noble.ssh("cat /etc/hosts").stdout
     assert all(f"{network.GATEWAY} {name}\n" in table for name in hub.served_names())
+
+
+# --- ./run -----------------------------------------------------------------------------------------------------------
+
+
+def run(*arguments: str, path: str = "") -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [ROOT / "run", *arguments],
+        capture_output=True,
+        text=True,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
+
+
+def test_run_without_arguments_says_what_there_is() -> None:
+    result = run()
+    assert (result.returncode, result.stderr) == (0, "")
+    assert all(f"./run {name} " in result.stdout for name in ("demo", "test", "bench", "docs", "up", "ssh", "down"))
+
+
+def test_run_knows_what_was_meant() -> None:
+    result = run("dmeo")
+    assert result.returncode == 2
+    assert "no command 'dmeo'.\nDid you mean: ./run demo\n" in result.stderr
+
+
+@pytest.mark.parametrize("command", ["demo", "test", "bench", "up", "ssh", "down", "hosts"])
+def test_run_without_root_gives_the_reason_and_the_way(tmp_path: Path, command: str) -> None:
+    (tmp_path / "id").write_text("#!/bin/sh\necho 1000\n")
+    (tmp_path / "id").chmod(0o755)
+    result = run(command, "one two", path=str(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "needs root: it boots throwaway hosts" in result.stderr
+    assert f"/run {command} one\\ two\n" in result.stderr
