@@ -71,7 +71,7 @@ def _inner_model(field: Schema) -> tuple[str, str]:
 
 def _below(field: Schema) -> Schema:
     """Return the schema of a dict's values, {} for what is no dict or says nothing of them."""
-    below = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), {})
+    below: Any = field.get("additionalProperties") or next(iter(field.get("patternProperties", {}).values()), {})
     return below if isinstance(below, dict) else {}
 
 
