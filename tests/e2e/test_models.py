@@ -260,6 +260,8 @@ def test_what_cannot_be_had_says_why_and_the_rest_comes(deploy: Try, hub: Client
 
 def test_two_runs_at_once_download_once(deploy: Try, hub: Client, host: BedHost, tmp_path: Path) -> None:
     models, path = wanted("huggingface")
+    deploy(models).succeeded()
+    host.ssh(f"rm {path}")
     began = time.time()
     other = tmp_path / "other"
     other.mkdir()
