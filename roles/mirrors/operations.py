@@ -43,6 +43,8 @@ class Change:
     chosen: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Topic -> its new lines in `CHOSEN`."""
     label: str = ""
+    alternatives: list[Change] = field(default_factory=list)
+    """The same for candidates after the first good one, should apt fail to use that after all."""
 
 
 @operation()
@@ -224,6 +226,10 @@ def choose(
             good[result.topic] = mirror_named(result.name)
     if "apt" in good:
         plan_apt(state, good["apt"], apt, security, change)
+        # A mirror in the middle of a sync has a good index and bad package lists: apt finds out, and goes on.
+        for name in list(apt_tries)[list(apt_tries).index(good["apt"].name) + 1 :]:
+            plan_apt(state, mirror_named(name), apt, security, other := Change())
+            change.alternatives += [other] if other.sources else []
     if "pypi" in good:
         plan_pypi(state, good["pypi"], pypi, change)
     return [
@@ -302,33 +308,46 @@ def switch_script(state: HostSources, change: Change) -> str:
     have written: the next run derives the rest.
     """
     lines = [SWITCH]
-    record = recorded(state, change)
-    text = f"# {MARK}: what it chose on this host, so that a run sees whether that still answers.\n" + "".join(
-        f"{key} {value}\n" for key, value in record
-    )
-    if change.sources:
-        urls = " ".join(map(_quote, change.indexes))
-        label = _quote(change.label)
-        lines.append("begin")
-        lines += [f'put {packed(new)} "$(staged {_quote(path)})"' for path, new in change.sources.items()]
-        lines.append("with_staged m2m_apt_get update || [ $? -ne 75 ] || exit 75")
-        lines.append(f'check {label} "$(with_staged apt-get --print-uris update 2>&1)" {urls} || exit 1')
-        lines += [f"put {packed(old)} {_quote(KEPT + path)}" for path, old in change.keep.items()]
-        if change.chosen.get("apt"):
-            lines.append(f"put {packed(text)} {CHOSEN}")
-        lines += [f"before {_quote(path)}" for path in change.sources]
-        lines += [f"put {packed(new)} {_quote(path)}" for path, new in change.sources.items()]
-        lines.append(f'check {label} "$(apt-get --print-uris update 2>&1)" {urls} || {{ put_back; exit 1; }}')
+    tries = [change, *change.alternatives] if change.sources else []
+    for number, one in enumerate(tries):
+        whole = Change(chosen={**change.chosen, "apt": one.chosen["apt"]})
+        lines += [f"use_{number}() {{", *_use(one, _record_text(recorded(state, whole))), "}"]
+    if tries:
+        lines.append(" || ".join([*(f"use_{number}" for number in range(len(tries))), "exit 1"]))
     for path, new in change.files.items():
         lines.append(f"rm -f {_quote(path)}" if new is None else f"put {packed(new)} {_quote(path)}")
-    if record:
-        lines.append(f"put {packed(text)} {CHOSEN}")
-    else:
+    record = recorded(state, change)
+    if not record:
         lines.append(f"rm -f {CHOSEN}")
+    elif not tries or not change.chosen["apt"]:
+        lines.append(f"put {packed(_record_text(record))} {CHOSEN}")
     if not change.chosen.get("apt", True):
         lines.append(f"rm -rf {KEPT}")
-    lines.append(f"rm -rf \"$stage\"; rmdir {STATE} 2>/dev/null || true")
+    lines.append(f'rm -rf "$stage"; rmdir {STATE} 2>/dev/null || true')
     return "\n".join(lines)
+
+
+def _use(change: Change, record: str) -> list[str]:
+    """Return the steps by which apt takes new sources: from a copy first, for real when that was good."""
+    urls = " ".join(map(_quote, change.indexes))
+    label = _quote(change.label)
+    return [
+        "begin",
+        *(f'put {packed(new)} "$(staged {_quote(path)})"' for path, new in change.sources.items()),
+        "with_staged m2m_apt_get update || [ $? -ne 75 ] || exit 75",
+        f'check {label} "$(with_staged apt-get --print-uris update 2>&1)" {urls} || return 1',
+        *(f"put {packed(old)} {_quote(KEPT + path)}" for path, old in change.keep.items()),
+        *([f"put {packed(record)} {CHOSEN}"] if change.chosen["apt"] else []),
+        *(f"before {_quote(path)}" for path in change.sources),
+        *(f"put {packed(new)} {_quote(path)}" for path, new in change.sources.items()),
+        f'check {label} "$(apt-get --print-uris update 2>&1)" {urls} || {{ put_back; return 1; }}',
+    ]
+
+
+def _record_text(record: Sequence[tuple[str, str]]) -> str:
+    return f"# {MARK}: what it chose on this host, so that a run sees whether that still answers.\n" + "".join(
+        f"{key} {value}\n" for key, value in record
+    )
 
 
 def _quote(word: str) -> str:

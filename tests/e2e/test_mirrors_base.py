@@ -200,3 +200,45 @@ def test_an_install_killed_in_the_middle_is_completed_by_the_next_run(hosts: lis
     assert host.ssh("apt-get -y install lsof", check=False).returncode != 0
     run(tmp_path, [host], base={"extra_packages": ["tree", "lsof"]}).succeeded()
     assert host.ssh("dpkg --audit; tree --version >/dev/null && lsof -v 2>/dev/null").stdout == ""
+
+
+def test_a_mirror_in_the_middle_of_a_sync_gives_way_to_the_next(
+    hosts: list[BedHost], hub: Client, tmp_path: Path
+) -> None:
+    host = hosts[0]
+    hub.fault(r"^mirrors\.tuna\..*/(Packages|by-hash)", "corrupt", times=None)
+    options: dict[str, Any] = {"mirrors": {"apt": ["tuna", "aliyun"]}}
+    run(tmp_path, [host], **options).succeeded()
+    assert "mirrors.aliyun.com" in update(host)
+    assert run(tmp_path, [host], **options).succeeded().changed(host.name) == []
+    before = text(host, SOURCES[host.image])
+    result = run(tmp_path, [host], mirrors={"apt": ["tuna"]})
+    assert result.code != 0
+    assert "mirrors/apt: tuna: apt did not get https://mirrors.tuna.tsinghua.edu.cn/" in result.output
+    assert text(host, SOURCES[host.image]) == before
+
+
+KILLER = """#!/bin/sh
+/bin/mv "$@" || exit
+left=$(($(cat /root/left) - 1))
+echo $left >/root/left
+[ $left -ne 0 ] || kill -9 $PPID
+"""
+
+
+def test_a_switch_killed_after_any_of_its_steps_is_completed_by_the_next_run(
+    hosts: list[BedHost], hub: Client, tmp_path: Path
+) -> None:
+    """Every step that counts ends in a rename; one after the other, the shell is killed right after it."""
+    host = hosts[1]
+    before = text(host, SOURCES[host.image])
+    host.ssh("cat >/usr/local/bin/mv && chmod +x /usr/local/bin/mv", input=KILLER)
+    for steps in (1, 2, 3, 4):
+        host.ssh(f"echo {steps} >/root/left")
+        assert run(tmp_path, [host], mirrors={"apt": ["ustc"]}).code != 0
+        assert host.ssh("cat /root/left").stdout == "0\n"
+    host.ssh("rm /usr/local/bin/mv")
+    run(tmp_path, [host], mirrors={"apt": ["ustc"]}).succeeded()
+    assert "mirrors.ustc.edu.cn" in update(host)
+    run(tmp_path, [host], mirrors={"apt": "upstream"}).succeeded()
+    assert text(host, SOURCES[host.image]) == before
