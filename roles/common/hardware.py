@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import AfterValidator, Field, TypeAdapter
 from pyinfra.api import FactBase
 
+from roles.common.data import from_yaml
 from roles.common.options import Options, did_you_mean
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
@@ -400,7 +400,7 @@ class HardwareTag(Options):
 
 def load_hardware(text: str) -> dict[str, HardwareTag]:
     """Return the tags that the text of a `files/hardware.yaml` describes, or raise pydantic's ValidationError."""
-    return TypeAdapter(dict[str, HardwareTag]).validate_python(yaml.safe_load(text))
+    return TypeAdapter(dict[str, HardwareTag]).validate_python(from_yaml(text))
 
 
 HARDWARE: Mapping[str, HardwareTag] = load_hardware(

@@ -7,17 +7,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, TypeAdapter, model_validator
 
+from roles.common.data import from_yaml
 from roles.common.options import InstanceName, Options, Sha256
 
 CATALOGUE = Path(__file__).parents[2] / "files" / "models.yaml"
 
 HubName = Literal["huggingface", "modelscope"]
-# ASCII: a counted repetition of \w, which is all letters of Unicode, takes pydantic 15 ms to compile, for each model.
-Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*/[A-Za-z0-9][A-Za-z0-9_.-]*$")]
+Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
 """publisher/name, as both hubs spell it: https://huggingface.co/docs/hub/repositories-settings."""
+# ASCII: a counted repetition of \w, which is all letters of Unicode, takes pydantic 15 ms to compile, in each model.
 Revision = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,127}$")]
 """A commit, a tag or a branch of a repository."""
 FilePattern = Annotated[str, Field(pattern=r"^[^/\s][^\n]*$")]
@@ -70,4 +70,4 @@ class CatalogueEntry(Options):
 def catalogue() -> dict[str, CatalogueEntry]:
     """Return the named models of files/models.yaml."""
     entries = TypeAdapter(dict[InstanceName, CatalogueEntry])
-    return entries.validate_python(yaml.safe_load(CATALOGUE.read_text("utf-8")))
+    return entries.validate_python(from_yaml(CATALOGUE.read_text("utf-8")))

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
 
-import yaml
 from pydantic import Field, model_validator
 
+from roles.common.data import from_yaml
 from roles.common.hardware import HardwareReport, NumaChoice, numa_problems
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
 
@@ -46,7 +46,7 @@ REMOVED_ARGUMENTS = {
 @cache
 def releases() -> dict[str, dict[str, dict[str, str]]]:
     """Return the pinned assets: version -> variant -> asset -> sha256."""
-    pins: dict[str, dict[str, dict[str, str]]] = yaml.safe_load(Path(__file__).with_name("releases.yaml").read_text())
+    pins: dict[str, dict[str, dict[str, str]]] = from_yaml(Path(__file__).with_name("releases.yaml").read_text())
     return pins
 
 

@@ -7,9 +7,9 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, BeforeValidator
 
+from roles.common.data import from_yaml
 from roles.common.options import Options, Seconds, did_you_mean
 
 UPSTREAM = "upstream"
@@ -32,7 +32,7 @@ class Mirror:
 @cache
 def presets() -> dict[str, Mirror]:
     """Return the mirrors of files/mirrors.yaml by name."""
-    known: dict[str, dict[str, str]] = yaml.safe_load(PRESETS.read_text())
+    known: dict[str, dict[str, str]] = from_yaml(PRESETS.read_text())
     described = ("title", "source")
     return {
         name: Mirror(name, **{key: url.rstrip("/") for key, url in entry.items() if key not in described})
