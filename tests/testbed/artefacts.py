@@ -120,7 +120,8 @@ def _write_gguf(path: Path, shape: Shape, kind: gguf.LlamaFileType) -> None:
     Names of keys and tensors: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
     """
     token_type = gguf.TokenType
-    words = ["▁", *"abcdefghijklmnopqrstuvwxyz", "▁the", "▁a", "▁model", "▁test", "ing", "er", "▁is", "."]
+    spoken = ["▁hello", "▁the", "▁a", "▁model", "▁test", "▁is", "▁here", "▁it", "▁works", "▁and", "▁answers", "▁now"]
+    words = ["▁", *"abcdefghijklmnopqrstuvwxyz", ".", *spoken]
     tokens = ["<unk>", "<s>", "</s>", *(f"<0x{byte:02X}>" for byte in range(256)), *words]
     types = [token_type.UNKNOWN, token_type.CONTROL, token_type.CONTROL, *[token_type.BYTE] * 256]
     types += [token_type.NORMAL] * len(words)
@@ -163,7 +164,11 @@ def _write_gguf(path: Path, shape: Shape, kind: gguf.LlamaFileType) -> None:
         "mlp.up_proj": "ffn_up",
         "mlp.down_proj": "ffn_down",
     }
-    for name, tensor in _weights(shape, len(tokens)).items():
+    weights = _weights(shape, len(tokens))
+    # Whoever looks at an answer should see words, in whatever order: no byte is ever as likely as any of them.
+    weights["lm_head.weight"][: -len(spoken)] = 0
+    weights["lm_head.weight"][-len(spoken) :] *= 20
+    for name, tensor in weights.items():
         stem = name.removesuffix(".weight")
         if stem.startswith("model.layers."):
             _, _, layer, part = stem.split(".", 3)

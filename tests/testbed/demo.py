@@ -27,6 +27,9 @@ def main() -> int:
             if done.returncode == 0:
                 say(f"A chat completion, asked on the host itself: {QUESTION}")
                 print(completion(host))
+                say(
+                    "The words come in any order: the demo's model is real to llama-server, but its weights are random."
+                )
                 say(f"Done in {time.monotonic() - began:.0f} s.")
             say(f"Look inside: ./run ssh {NAME}    Run it again: {' '.join(COMMAND)}    Remove it: ./run down {NAME}")
             return done.returncode
