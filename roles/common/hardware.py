@@ -155,47 +155,51 @@ class HardwareReport:
 
 
 # Lines of words that are separated by tabs; the first says what the line is. Nothing but sh, coreutils, grep and
-# sed, and no file that only root may read. `read` is a builtin: a machine with 512 processors costs few processes.
+# sed, and no file that only root may read. Every process costs a millisecond or two of every run on every host, so
+# what the shell's own `read` can do, it does; and a machine with 512 processors costs no more than a small one.
 _SCRIPT = r"""
 export LC_ALL=C.UTF-8
 put() { printf '%s' "$1"; shift; printf '\t%s' "$@"; echo; }
-each() { sed "s|^|$1\t|"; }
-cat /etc/os-release 2>/dev/null | each os
+get() { v=; [ -r "$1" ] && IFS= read -r v 2>/dev/null <"$1"; }
+sed -e 's|^|os\t|' -e '$a\' /etc/os-release 2>/dev/null
 put architecture "$(dpkg --print-architecture 2>/dev/null || uname -m)"
-put kernel "$(uname -r)"
+get /proc/sys/kernel/osrelease; put kernel "$v"
 put virtualization "$(systemd-detect-virt 2>/dev/null)"
 [ -d /sys/firmware/efi ] && put uefi yes
 v=/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c
 [ -r $v ] && put secure_boot "$(od -An -tu1 -j4 -N1 $v 2>/dev/null)"
-grep -m1 '^model name' /proc/cpuinfo | each cpuinfo
-grep -q '^model name' /proc/cpuinfo || lscpu 2>/dev/null | grep -m1 '^Model name' | each cpuinfo
-grep -m1 -E '^(flags|Features)' /proc/cpuinfo | each cpuinfo
+v=$(sed -n -e '/^model name/s|^|cpuinfo\t|p' -e '/^\(flags\|Features\)/s|^|cpuinfo\t|p' -e '/^$/q' /proc/cpuinfo)
+[ -z "$v" ] || echo "$v"
+case $v in *'model name'*) ;; *) lscpu 2>/dev/null | sed -n '/^Model name/s|^|cpuinfo\t|p' ;; esac
 put threads "$(grep -c '^processor' /proc/cpuinfo)"
 cd /sys/devices/system/cpu 2>/dev/null && {
-cat cpu[0-9]*/topology/thread_siblings_list 2>/dev/null | sort -u | each core
-cat cpu[0-9]*/topology/physical_package_id 2>/dev/null | sort -u | each package
+sed 's|^|core\t|' cpu[0-9]*/topology/thread_siblings_list 2>/dev/null
+sed 's|^|package\t|' cpu[0-9]*/topology/physical_package_id 2>/dev/null
 }
 for d in /sys/devices/system/node/node[0-9]*; do
-[ -r "$d/cpulist" ] && put node "${d##*/node}" "$(cat "$d/cpulist")" "$(grep MemTotal "$d/meminfo" 2>/dev/null)"
+get "$d/cpulist" && put node "${d##*/node}" "$v" "$(grep MemTotal "$d/meminfo" 2>/dev/null)"
 done
-grep MemTotal /proc/meminfo | each memory
+sed -n '/MemTotal/s|^|memory\t|p' /proc/meminfo
 for d in /sys/block/*; do
-[ -r "$d/size" ] || continue
-put disk "${d##*/}" "$(cat "$d/size")" "$(cat "$d/queue/rotational" 2>/dev/null)" "$(cat "$d/device/model" 2>/dev/null)"
+n=${d##*/}
+case $n in loop[0-9]*|ram[0-9]*|zram[0-9]*) continue ;; esac
+get "$d/size" || continue
+s=$v; get "$d/queue/rotational"; r=$v; get "$d/device/model"
+put disk "$n" "$s" "$r" "$v"
 done
 for p in MOUNTS; do
 e=$p; while [ ! -e "$e" ]; do e=${e%/*}; e=${e:-/}; done
-df -PTk "$e" 2>/dev/null | tail -n +2 | each "mount\t$p"
+df -PTk "$e" 2>/dev/null | { read -r v; IFS= read -r v && put mount "$p" "$v"; }
 done
 for d in /sys/bus/pci/devices/*; do
 [ -r "$d/class" ] && read -r c <"$d/class" || continue
 case $c in 0x03*) ;; *) continue ;; esac
 a=${d##*/}
 for f in class vendor device subsystem_vendor subsystem_device numa_node boot_vga; do
-[ -r "$d/$f" ] && read -r v <"$d/$f" && put pci "$a" $f "$v"
+get "$d/$f" && put pci "$a" $f "$v"
 done
 [ -L "$d/driver" ] && v=$(readlink "$d/driver") && put pci "$a" driver "${v##*/}"
-head -n 6 "$d/resource" 2>/dev/null | each "pci\t$a\tresource"
+sed -n "1,6s|^|pci\t$a\tresource\t|p" "$d/resource" 2>/dev/null
 done
 for d in /dev/dri/*; do [ -c "$d" ] && put dri "${d##*/}"; done
 true
@@ -227,7 +231,7 @@ class Hardware(FactBase[HardwareReport]):
         secure_boot = {"1": True, "0": False}.get(_word(rows["secure_boot"]))
         if not uefi and virtualization not in {"", *_CONTAINERS}:
             secure_boot = False  # without UEFI there is none
-        cores = [cpu_set(row[0]) for row in rows["core"]]
+        cores = [cpu_set(siblings) for siblings in sorted({row[0] for row in rows["core"]})]
         return HardwareReport(
             os=_os([row[0] for row in rows["os"]]),
             architecture=_word(rows["architecture"]),
@@ -305,7 +309,7 @@ def _cpu(rows: Mapping[str, list[list[str]]], cores: Sequence[frozenset[int]]) -
     return Cpu(
         model=re.sub(r"\s+", " ", info.get("model name", "")),
         features=tuple(feature for feature in CPU_FEATURES if feature in flags),
-        sockets=len(rows.get("package", [])) or min(threads, 1),
+        sockets=len({_word([row]) for row in rows.get("package", [])}) or min(threads, 1),
         cores=len(cores) or threads,
         threads=threads or sum(map(len, cores)),
     )

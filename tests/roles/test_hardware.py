@@ -209,6 +209,7 @@ def test_the_script_reads_every_part_of_sysfs(tmp_path: Path) -> None:
     assert report.nodes == (NumaNode(0, "0,2", 1, 2048), NumaNode(1, "1,3", 1, 2048))
     assert [(disk.name, disk.size_bytes) for disk in report.disks] == [("sda", 1 << 20)]
     assert (report.os.id, report.os.version, report.memory_mib) == ("debian", "", 4096)
+    assert (report.os.codename, report.architecture != "") == ("forky", True)  # the file has no last newline
 
 
 # --- files/hardware.yaml ---------------------------------------------------------------------------------------------
