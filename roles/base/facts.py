@@ -35,8 +35,8 @@ class Services(FactBase[HostServices]):
             UnitStates().command(units),
             "; if systemd-detect-virt --quiet --container; then echo container=yes; fi;",
             'for g in', *asked, '; do if getent group "$g" >/dev/null; then echo "group=$g"; fi; done;',
-            'for u in', *map(QuoteString, users), '; do if id -u "$u" >/dev/null 2>&1; then',
-            'echo "user=$u $(id -Gn "$u")"; fi; done',
+            'for u in', *map(QuoteString, users), '; do if g=$(id -Gn "$u" 2>/dev/null); then',
+            'echo "user=$u $g"; fi; done',
         )  # fmt: skip
 
     def process(self, output: list[str]) -> HostServices:

@@ -73,38 +73,42 @@ class UnitStates(FactBase[dict[str, UnitState]]):
 
     def command(self, units: Mapping[str, Sequence[str]]) -> StringCommand:
         """``units``: full unit name -> paths that it reads at start."""
-        properties = "Id,LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
+        properties = "LoadState,ActiveState,UnitFileState,NeedDaemonReload,ActiveEnterTimestamp"
         words: list[str | QuoteString] = []
         for unit, reads in units.items():
-            words += ["echo", QuoteString(f"Unit={unit}"), "; systemctl show --timestamp=us+utc --property",
-                      properties, "--", QuoteString(unit), ";"]  # fmt: skip
+            words += ["echo", QuoteString(f"Unit={unit}"), ";"]
             if reads:
-                words += ["stat -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
+                words += ["stat -L -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
+        if units:
+            words += ["systemctl show --timestamp=us+utc --property", properties, "--", *map(QuoteString, units), ";"]
         return StringCommand("export LC_ALL=C.UTF-8;", *words, "true")
 
     def process(self, output: list[str]) -> dict[str, UnitState]:
-        """Read one block a unit, each headed by its ``Unit=`` line."""
-        blocks: dict[str, list[tuple[str, str]]] = {}
-        name = ""
-        for line in output:
-            key, separator, value = line.partition("=")
+        """Read ``Unit=`` lines with the files' times, then systemd's blocks in the same order."""
+        pairs = [(key, value) for line in output for key, separator, value in [line.partition("=")] if separator]
+        changed: dict[str, list[float]] = {}
+        blocks: list[dict[str, str]] = []
+        for key, value in pairs:
             if key == "Unit":
-                name = value
-                blocks[name] = []
-            elif separator:
-                blocks[name].append((key, value))
-        return {name: _unit_state(pairs) for name, pairs in blocks.items()}
+                changed[value] = []
+            elif key == "changed":
+                list(changed.values())[-1].append(float(value))
+            else:
+                if not blocks or key in blocks[-1]:  # the first key again: the next unit
+                    blocks.append({})
+                blocks[-1][key] = value
+        blocks += [{}] * (len(changed) - len(blocks))  # of a systemd that did not answer
+        return {name: _unit_state(block, times) for (name, times), block in zip(changed.items(), blocks, strict=True)}
 
 
-def _unit_state(pairs: list[tuple[str, str]]) -> UnitState:
-    values = dict(pairs)
+def _unit_state(values: Mapping[str, str], changed: Sequence[float]) -> UnitState:
     started = _timestamp(values.get("ActiveEnterTimestamp", ""))
     return UnitState(
         exists=values.get("LoadState") not in ("not-found", None),
         active=values.get("ActiveState") == "active",
         enabled=values.get("UnitFileState") in ("enabled", "static", "alias", "indirect", "generated"),
         needs_reload=values.get("NeedDaemonReload") == "yes",
-        stale=any(float(value) > started for key, value in pairs if key == "changed"),
+        stale=any(time > started for time in changed),
     )
 
 
