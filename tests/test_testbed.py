@@ -139,6 +139,11 @@ def test_addresses_run_from_11_and_end() -> None:
         network.free_address({*taken, "10.77.0.250"})
 
 
+def test_address_keeps_its_hardware_address(noble: BedHost) -> None:
+    assert noble.ssh("cat /sys/class/net/host0/address").stdout.strip() == network.mac_of(noble.address)
+    assert network.mac_of("10.77.0.11") == "02:77:0a:4d:00:0b"
+
+
 def test_two_processes_at_once_get_their_own(bed: Bed) -> None:
     names = [f"both{os.getpid()}-{letter}" for letter in "ab"]
     ups = [subprocess.Popen(bed_command("up", name, "--image", "bookworm"), cwd=ROOT) for name in names]

@@ -378,8 +378,8 @@ def _write_disk(record: Record, served: Sequence[str], srv_mib: int | None, loca
         # Nothing answers there: an unknown name fails at once.
         "etc/resolv.conf": f"nameserver {network.GATEWAY}\noptions timeout:1 attempts:1\n",
         "etc/systemd/network/10-host0.network": (
-            f"[Match]\nName=host0\n\n[Network]\nAddress={record.address}/{network.NETWORK.prefixlen}\n"
-            "LinkLocalAddressing=no\n"
+            f"[Match]\nName=host0\n\n[Link]\nMACAddress={network.mac_of(record.address)}\n\n"
+            f"[Network]\nAddress={record.address}/{network.NETWORK.prefixlen}\nLinkLocalAddressing=no\n"
         ),
     }
     if locale:

@@ -65,6 +65,14 @@ def free_address(taken: Collection[str]) -> str:
     raise BedError(f"All {LAST - FIRST + 1} addresses of the bed are in use. Take hosts down: ./run down --all")
 
 
+def mac_of(address: str) -> str:
+    """The hardware address to go with an address.
+
+    It must not change when another host gets the address: who remembers the former one would be deaf for ten seconds.
+    """
+    return "02:77:" + ipaddress.IPv4Address(address).packed.hex(":")
+
+
 def _exists() -> bool:
     # Not by /sys/class/net, which may show another network namespace.
     try:
