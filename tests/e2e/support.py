@@ -36,7 +36,7 @@ class Run:
             if started := re.match(r"--> Starting operation: (.*\S)", line):
                 operation = started[1]
                 found[operation] = {}
-            elif ended := re.match(r"\s+\[(\S+)\] (Success|No changes|Error)", line):
+            elif ended := re.match(r"\s+\[(\S+)\]\s+(Success|No changes|Error)", line):
                 found.setdefault(operation, {})[ended[1]] = ended[2]
         return found
 
