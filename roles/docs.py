@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from roles.common.options import Options
 from roles.declaration import Declaration
 
 TARGET = Path(__file__).parents[1] / "docs" / "options.md"
@@ -37,7 +41,34 @@ def main() -> None:
 def page() -> str:
     """Return the whole page as Markdown."""
     schema = Declaration.model_json_schema()
+    for model in _all_options(Options):
+        described: Schema = schema if model is Declaration else schema["$defs"].get(model.__name__, {})
+        for name, meaning in _meanings(model).items():
+            if (field := described.get("properties", {}).get(model.model_fields[name].alias or name)) is not None:
+                field["description"] = meaning
     return "\n".join([HEAD, *_sections("", schema, schema["$defs"])])
+
+
+def _all_options(model: type[Options]) -> Iterator[type[Options]]:
+    yield model
+    for child in model.__subclasses__():
+        yield from _all_options(child)
+
+
+def _meanings(model: type[Options]) -> dict[str, str]:
+    """Return field -> the text under it. Read here, for pydantic would read it again at every start of pyinfra."""
+    (body,) = ast.parse(inspect.getsource(model)).body
+    assert isinstance(body, ast.ClassDef)
+    return {
+        field.target.id: inspect.cleandoc(text.value.value)
+        for field, text in pairwise(body.body)
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and field.target.id in model.model_fields
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
 
 
 def _sections(path: str, model: Schema, models: dict[str, Schema]) -> Iterator[str]:

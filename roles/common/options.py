@@ -33,9 +33,7 @@ class OptionProblem(ValueError):
 class Options(BaseModel):
     """Base of every role's options: frozen, strict, and unknown names refused."""
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, validate_default=True, use_attribute_docstrings=True
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
 
     advice: ClassVar[dict[str, str]] = {}
     """Names that people write because upstream once had them or seems to -> what to write instead."""
