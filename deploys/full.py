@@ -5,7 +5,7 @@ from pyinfra import host
 from roles.base.deploy import deploy_base
 from roles.common.connection import send_at_once
 from roles.common.hardware import Hardware
-from roles.declaration import declaration_of
+from roles.declaration import UNIT_PATTERNS, declaration_of
 from roles.llama_cpp.deploy import deploy_llama_cpp
 from roles.mirrors.deploy import deploy_mirrors
 from roles.models.deploy import deploy_models
@@ -24,4 +24,4 @@ deploy_tuning(options=declared.tuning, report=report)
 deploy_models(options=declared.models)
 if declared.llama_cpp:
     deploy_llama_cpp(options=declared.llama_cpp, models=declared.models_by_name(), report=report)
-deploy_verify(endpoints=declared.endpoints(), json_to=declared.json_to)
+deploy_verify(endpoints=declared.endpoints(), unit_patterns=UNIT_PATTERNS, json_to=declared.json_to)

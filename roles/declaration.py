@@ -17,6 +17,7 @@ from roles.common.hardware import HardwareReport, Tag
 from roles.common.model import Model
 from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
 from roles.llama_cpp.options import LlamaCppOptions
+from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
 from roles.mirrors.options import MirrorsOptions
 from roles.models.options import ModelsOptions
@@ -24,6 +25,9 @@ from roles.tuning.options import TuningOptions
 
 PYINFRA_KEYS = frozenset(ConnectorData.__annotations__) | {name for name, _ in all_global_arguments()}
 """Host data that pyinfra itself reads: how to connect, and arguments of every operation."""
+
+UNIT_PATTERNS = (LLAMA_SERVER_UNITS,)
+"""Names of the units of every engine."""
 
 
 def _writable(target: str | None) -> str | None:

@@ -26,6 +26,7 @@ class OptionProblem(ValueError):
     """What a validator of several options raises, naming the one to change."""
 
     def __init__(self, option: str, message: str) -> None:
+        """``option``: its name, relative to the options that the validator belongs to."""
         super().__init__(message)
         self.option = option
 

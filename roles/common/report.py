@@ -17,40 +17,33 @@ from roles.common.operations import Commands, refuse
 
 class Report:
     """
-    Rows for each host of the fleet.
+    Rows for each host of the fleet, shown once for all of them.
 
-    Hosts fill it in one operation and show it in the next, `shown`: pyinfra lets no host begin an operation before all
-    have ended the one before it, so the first that arrives there has all rows.
+    Hosts enter their rows in one operation and show the report in the next; whichever host comes there when every
+    host that is still in the run has entered, prints it.
     """
 
     def __init__(self, title: str, columns: Sequence[str] | None = None) -> None:
         """Begin an empty report; ``columns`` are those that the table shows, None for all. JSON has every one."""
         self.title = title
         self._columns = columns
-        self._rows: dict[tuple[str, str], Mapping[str, Any]] = {}
+        self._rows: dict[str, list[Mapping[str, Any]]] = {}
         self._printed = False
 
-    def add(self, host: str, row: Mapping[str, Any]) -> None:
-        """
-        Add a row of a host: column -> value.
-
-        The first column tells a host's rows apart: one with the same value replaces the former, because pyinfra's
-        change detection, without ``-y``, runs an operation twice.
-        """
-        self._rows[host, str(next(iter(row.values()), None))] = row
+    def enter(self, host: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Set the rows of a host: column -> value."""
+        self._rows[host] = list(rows)
 
     def rows(self, host: str) -> list[Mapping[str, Any]]:
         """Return the rows of a host in the order in which they came."""
-        return [row for (name, _), row in self._rows.items() if name == host]
+        return self._rows.get(host, [])
 
     def table(self) -> str:
         """Return the table for a terminal, hosts by name. A list has one line for each item, None is "?"."""
-        hosts = sorted({name for name, _ in self._rows})
-        columns = self._columns or list(dict.fromkeys(column for row in self._rows.values() for column in row))
+        columns = self._columns or list(dict.fromkeys(c for rows in self._rows.values() for row in rows for c in row))
         lines = [[["host"], *([column] for column in columns)]]
-        lines += [
-            [[name], *(_cell(row.get(column)) for column in columns)] for name in hosts for row in self.rows(name)
-        ]
+        for name, rows in sorted(self._rows.items()):
+            lines += [[[name], *(_cell(row.get(column)) for column in columns)] for row in rows]
         widths = [max(_width(text) for line in lines for text in line[at]) for at in range(len(columns) + 1)]
         lines.insert(1, [["-" * width] for width in widths])
         text = [self.title, ""]
@@ -59,23 +52,29 @@ class Report:
                 parts = [cell[at] if at < len(cell) else "" for cell in line]
                 padded = [part + " " * (width - _width(part)) for part, width in zip(parts, widths, strict=True)]
                 text.append("  ".join(padded).rstrip())
+        if absent := sorted(name for name, rows in self._rows.items() if not rows):
+            text += ["", f"failed before this, see above: {', '.join(absent)}"]
         return "\n".join(text)
 
     def json(self) -> str:
         """Return ``{"title": ..., "hosts": {name: [row, ...]}}``, hosts by name; dataclasses become objects."""
-        hosts = {name: self.rows(name) for name in sorted({name for name, _ in self._rows})}
+        hosts = dict(sorted(self._rows.items()))
         return json.dumps({"title": self.title, "hosts": hosts}, default=_plain, ensure_ascii=False, indent=2)
 
     def print_once(self, json_to: str | None = None) -> None:
         """
-        Print the table on stdout, the first time that this is called while operations are executed.
+        Print the table on stdout, once, when every host that is still in the run has entered its rows.
 
-        ``json_to``: a file that gets the JSON, too; "-" prints it on stdout instead of the table.
+        ``json_to``: a file that gets the JSON, too; "-" prints it on stdout instead of the table. A host that failed
+        before it could enter anything is in both, without a row of its own.
         Raises OSError when the file cannot be written.
         """
-        if self._printed or not state.is_executing:
+        waited_for = {host.name for host in state.active_hosts} - self._rows.keys()
+        if self._printed or not state.is_executing or waited_for:
             return
         self._printed = True
+        for failed in state.failed_hosts:
+            self._rows.setdefault(failed.name, [])
         if json_to == "-":
             print(self.json(), flush=True)
             return

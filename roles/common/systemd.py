@@ -9,7 +9,7 @@ _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 
 
 def exec_line(words: Iterable[str]) -> str:
-    """Return words as an ``ExecStart=`` line that hands exactly them to the program (systemd.service(5), COMMAND LINES)."""
+    """Return words as an ``ExecStart=`` that hands exactly them to the program (systemd.service(5), COMMAND LINES)."""
     return " ".join(_quoted(word.replace("$", "$$")) for word in words)
 
 

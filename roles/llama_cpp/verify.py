@@ -6,6 +6,9 @@ from roles.common.endpoint import Endpoint
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.units import key_file, unit_name
 
+UNITS = unit_name("*")
+"""What the names of this role's units are like."""
+
 
 def endpoints(options: LlamaCppOptions) -> list[Endpoint]:
     """Return the servers that must answer on this host."""

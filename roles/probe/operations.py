@@ -22,7 +22,7 @@ def look(report: Report) -> Commands:
 
     + report: the fleet's table
     """
-    report.add(host.name, row(host.get_fact(Hardware)))
+    report.enter(host.name, [row(host.get_fact(Hardware))])
     host.noop("nothing is changed")
     yield from ()
 

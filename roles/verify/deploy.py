@@ -16,7 +16,7 @@ REPORT = Report("Verify: do the declared servers answer?", COLUMNS)
 
 
 @deploy("Verify")
-def deploy_verify(endpoints: Sequence[Endpoint], json_to: str | None) -> None:
+def deploy_verify(endpoints: Sequence[Endpoint], unit_patterns: Sequence[str], json_to: str | None) -> None:
     """Prove that every declared server answers; a host whose check fails is a failed host."""
-    asked(name="Ask the golden prompts", report=REPORT, endpoints=endpoints)
+    asked(name="Ask the golden prompts", report=REPORT, endpoints=endpoints, unit_patterns=unit_patterns)
     judged(name="Judge the answers", report=REPORT, json_to=json_to)

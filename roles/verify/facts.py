@@ -27,18 +27,28 @@ class EndpointCheck:
     problems: tuple[str, ...] = ()
 
 
-class EndpointChecks(FactBase[list[EndpointCheck]]):
+@dataclass(frozen=True)
+class Serving:
+    """What a host serves, and what it was not asked to."""
+
+    checks: tuple[EndpointCheck, ...] = ()
+    undeclared: tuple[str, ...] = ()
+    """Units of engines that run though the inventory does not declare them."""
+
+
+class EndpointChecks(FactBase[Serving]):
     """The golden prompt's answer of each endpoint, with all that led to it; nothing is left on the host."""
 
-    default = list
+    default = Serving
 
-    def command(self, endpoints: Sequence[Endpoint]) -> StringCommand:
+    def command(self, endpoints: Sequence[Endpoint], unit_patterns: Sequence[str]) -> StringCommand:
         """The program travels in the command line, so that verify writes nothing on the host."""
         wanted = json.dumps([asdict(endpoint) for endpoint in endpoints])
-        check = StringCommand("python3 -c", QuoteString(CHECK.read_text()), QuoteString(wanted))
-        return StringCommand("if command -v python3 >/dev/null; then", check, "; else echo '[]'; fi")
+        words = map(QuoteString, (CHECK.read_text(), wanted, *unit_patterns))
+        return StringCommand("if command -v python3 >/dev/null; then python3 -c", *words, "; else echo '{}'; fi")
 
-    def process(self, output: list[str]) -> list[EndpointCheck]:
-        """Read the program's JSON."""
-        results = json.loads("\n".join(output))
-        return [EndpointCheck(**{**result, "problems": tuple(result["problems"])}) for result in results]
+    def process(self, output: list[str]) -> Serving:
+        """Read the program's JSON; a host without python3 gives an empty object."""
+        found = json.loads("\n".join(output))
+        checks = [EndpointCheck(**{**check, "problems": tuple(check["problems"])}) for check in found.get("checks", ())]
+        return Serving(tuple(checks), tuple(found.get("undeclared", ())))

@@ -17,19 +17,21 @@ NOT_ASKED = "python3 did not run on the host; it is there once role base has run
 
 
 @operation()
-def asked(report: Report, endpoints: Sequence[Endpoint]) -> Commands:
+def asked(report: Report, endpoints: Sequence[Endpoint], unit_patterns: Sequence[str]) -> Commands:
     """
     Ask every endpoint its golden prompt, and enter what came back in the report.
 
     + report: the fleet's table
     + endpoints: what this host must serve
+    + unit_patterns: names of the engines' units, to find those that nothing declares
     """
     if state.is_executing:
-        checks = host.get_fact(EndpointChecks, endpoints=list(endpoints)) if endpoints else []
+        serving = host.get_fact(EndpointChecks, endpoints=list(endpoints), unit_patterns=list(unit_patterns))
+        checks: Sequence[EndpointCheck] = serving.checks
         if len(checks) != len(endpoints):
             checks = [EndpointCheck(endpoint.name, problems=(NOT_ASKED,)) for endpoint in endpoints]
-        for check in checks:
-            report.add(host.name, row(check))
+        rows = [row(check) for check in checks] + [stray(unit) for unit in serving.undeclared]
+        report.enter(host.name, rows or [{"endpoint": "none declared", "verdict": "-", "problems": []}])
     host.noop(f"{len(endpoints)} endpoints asked")
     yield from ()
 
@@ -61,3 +63,8 @@ def row(check: EndpointCheck) -> dict[str, Any]:
         "answer": check.answer,
         "problems": list(check.problems),
     }
+
+
+def stray(unit: str) -> dict[str, Any]:
+    """Return the row of a unit that runs though nothing declares it: told, not failed."""
+    return {"endpoint": unit, "unit": "running", "verdict": "not declared: write present: False", "problems": []}
