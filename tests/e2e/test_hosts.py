@@ -30,8 +30,7 @@ def test_a_bare_host_answers_and_then_nothing_changes(
     assert run(tmp_path, fleet).succeeded().changed(host.name) == []
 
 
-def test_three_releases_in_one_run(make_host: MakeHost, tmp_path: Path) -> None:
-    """One fleet, one run; a host whose hardware does not fit fails alone."""
+def test_a_host_that_does_not_fit_fails_alone(make_host: MakeHost, tmp_path: Path) -> None:
     hosts = [make_host("noble"), make_host("bookworm")]
     fleet = {host.name: declared(host) for host in hosts}
     wrong = hosts[1]

@@ -83,6 +83,14 @@ def release(state_dir: Path | None = None) -> ReleaseInfo:
     return hub_release.describe(_made(path, hub_release.recipe(), functools.partial(hub_release.build, base)))
 
 
+def source_archive(state_dir: Path | None = None) -> Path:
+    """Give the source of that release, which the hub serves under github.com as well."""
+    base = state_dir or default_state_dir()
+    path = base / "releases/ggml-org/llama.cpp" / f"{hub_release.TAG}.tar.gz"
+    recipe = (hub_release.SOURCE_SHA256, inspect.getsource(hub_release.pack_source))
+    return _made(path, recipe, functools.partial(hub_release.pack_source, base))
+
+
 def sha256_of_release(state_dir: Path | None = None) -> str:
     """Give what an inventory pins the release by; it depends on the compiler, so only the run knows it."""
     return release(state_dir).sha256

@@ -8,6 +8,7 @@ import hashlib
 import json
 import shutil
 import subprocess
+import tarfile
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,6 +161,17 @@ def build(state_dir: Path, result: Path) -> None:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-20:])
         raise BedError(f"Building {ASSET} ended with {done.returncode}; {log} ends:\n{tail}")
     shutil.rmtree(work, ignore_errors=True)
+
+
+def pack_source(state_dir: Path, result: Path) -> None:
+    """Pack llama.cpp's own source as GitHub packs that of a tag: one directory, repository and tag in its name."""
+    top = f"{SOURCE.removesuffix('.tar.gz')}/vendor/llama.cpp/"
+    with tarfile.open(fetch_source(state_dir)) as everything, tarfile.open(result, "w:gz", compresslevel=1) as packed:
+        for member in everything:
+            name = member.name.removeprefix(top)
+            if member.isfile() and name != member.name and not name.startswith(("media/", "models/", "docs/")):
+                member.name = f"llama.cpp-{TAG}/{name}"
+                packed.addfile(member, everything.extractfile(member))
 
 
 def fetch_source(state_dir: Path) -> Path:

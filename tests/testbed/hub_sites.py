@@ -14,6 +14,8 @@ GITHUB = "github.com"
 # https://docs.github.com/en/repositories/releasing-projects-on-github/linking-to-releases; the redirect's target was
 # objects.githubusercontent.com before 2025.
 GITHUB_BYTES = "release-assets.githubusercontent.com"
+# https://docs.github.com/en/repositories/working-with-files/using-files/downloading-source-code-archives
+GITHUB_SOURCES = "codeload.github.com"
 PLAIN = "models.example.org"
 
 
@@ -39,7 +41,7 @@ class Sites:
         for names, site in (
             (self.hugging_face.names, self.hugging_face.answer),
             (self.model_scope.names, self.model_scope.answer),
-            ((GITHUB, GITHUB_BYTES), self._github),
+            ((GITHUB, GITHUB_BYTES, GITHUB_SOURCES), self._github),
             ((PLAIN,), self._plain),
             (self.apt.names, self.apt.answer),
             (self.pypi.names, self.pypi.answer),
@@ -59,6 +61,12 @@ class Sites:
     async def _github(self, asked: Asked) -> Answer | None:
         if asked.host == GITHUB_BYTES:
             return _file_below(self.releases, asked.path.removeprefix("/github-production-release-asset/"))
+        if asked.host == GITHUB_SOURCES:
+            repository, _, tag = asked.path.lstrip("/").partition("/tar.gz/refs/tags/")
+            return _file_below(self.releases, f"{repository}/{tag}.tar.gz")
+        if source := re.fullmatch(r"/([\w.-]+/[\w.-]+)/archive/refs/tags/([^/]+)\.tar\.gz", asked.path):
+            location = f"https://{GITHUB_SOURCES}/{source[1]}/tar.gz/refs/tags/{source[2]}"
+            return text_answer("", 302, {"Location": location})
         match = re.fullmatch(r"/([\w.-]+)/([\w.-]+)/releases/download/([^/]+)/([^/]+)", asked.path)
         if not match:
             return None

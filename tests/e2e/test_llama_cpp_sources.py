@@ -1,0 +1,56 @@
+"""llama-server from elsewhere than a release archive: the distribution's package, a program that is there, a build."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import MakeHost
+from tests.e2e.support import ask, key_of, run
+from tests.e2e.test_full import declared
+from tests.testbed import artefacts, hub_release
+from tests.testbed.hosts import BedHost
+
+
+def from_source(host: BedHost, **source: Any) -> dict[str, dict[str, Any]]:
+    data = declared(host)
+    return {host.name: {**data, "llama_cpp": {"instances": data["llama_cpp"]["instances"], **source}}}
+
+
+def runs_and_stays(tmp_path: Path, host: BedHost, fleet: dict[str, dict[str, Any]], program: str) -> None:
+    run(tmp_path, fleet, timeout=900).succeeded()
+    assert ask(host, 8000, key=key_of(host, "one"))[0] == 200
+    assert host.ssh("readlink -f /proc/$(pidof llama-server)/exe").stdout.strip() == program
+    assert run(tmp_path, fleet).succeeded().changed(host.name) == []
+
+
+def test_the_package_of_debian_unstable_and_then_the_program_that_it_left(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host("sid")
+    runs_and_stays(tmp_path, host, from_source(host, source="package"), "/usr/bin/llama-server")
+    assert host.ssh("dpkg-query -W -f '${Status}' llama.cpp-tools").stdout == "install ok installed"
+    existing = from_source(host, source="existing", binary="/usr/bin/llama-server")
+    runs_and_stays(tmp_path, host, existing, "/usr/bin/llama-server")
+
+
+def test_a_build_on_the_host(make_host: MakeHost, tmp_path: Path) -> None:
+    """Built for speed of the build, as the fixtures' release is: a slow program is as good a proof as a fast one."""
+    host = make_host("noble")
+    for name, text in (("top", hub_release.TOP_CMAKE), ("ggml", hub_release.GGML_CMAKE)):
+        host.ssh(f"mkdir -p /build && cat > /build/{name}.cmake", input=text)
+    digest = hashlib.sha256(artefacts.source_archive().read_bytes()).hexdigest()
+    version = artefacts.release().tag
+    options = [f"-D{name}={value}" for name, value in hub_release.SETTINGS.items()]
+    fleet = from_source(host, source="build", version=version, sha256=digest, build_options=options)
+    runs_and_stays(tmp_path, host, fleet, f"/opt/metal2model/llama.cpp/{version}-build-cpu/llama-server")
+    assert host.ssh("ls /opt/metal2model/llama.cpp").stdout.split() == [f"{version}-build-cpu", "current"]
+
+
+def test_an_archive_that_was_tampered_with_never_runs(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host("noble")
+    wrong = from_source(host, version=artefacts.release().tag, sha256="0" * 64)
+    result = run(tmp_path, wrong)
+    assert result.code != 0
+    assert f"has sha256 {artefacts.release().sha256}, required is {'0' * 64}" in result.output
+    assert host.ssh("find /opt/metal2model/llama.cpp -type f").stdout == ""
+    assert "llama-server" not in host.ssh("systemctl list-units --all --no-legend").stdout
