@@ -42,7 +42,11 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock; the kernel releases it however the process ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"Waiting for another use of the test bed to end ({path})")
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
 
 
