@@ -9,8 +9,10 @@ from io import BytesIO
 from pathlib import Path
 
 from pyinfra import host
-from pyinfra.api import FileUploadCommand, QuoteString, StringCommand, operation
+from pyinfra.api import FileUploadCommand, Host, QuoteString, State, StringCommand, operation
+from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.api.command import PyinfraCommand
+from pyinfra.connectors.util import CommandOutput
 
 from roles.common.facts import FileStates, Program, UnitStates
 
@@ -49,6 +51,15 @@ class Unit:
     """Files that it reads only at start, its own unit file among them: it restarts when one is newer than its start."""
     present: bool = True
     """False: stopped, disabled."""
+
+
+class ShownCommand(StringCommand):
+    """A command that takes long: a person sees its output as it comes, and not only with ``pyinfra -vvv``."""
+
+    def execute(self, state: State, host: Host, connector_arguments: ConnectorArguments) -> tuple[bool, CommandOutput]:
+        """Run it; what was shown is not handed back, or pyinfra would print it again when the command fails."""
+        status, _ = host.run_shell_command(self, print_output=True, **connector_arguments)
+        return status, CommandOutput([])
 
 
 @operation()
@@ -141,8 +152,8 @@ def program(root: str, version: str, script: str, arguments: Sequence[str]) -> C
     state = host.get_fact(Program, root=root, version=version)
     target = f"{root}/{version}"
     if not state.complete:
-        yield StringCommand("sh -c", QuoteString(FETCH.read_text() + script), "sh",
-                            QuoteString(target), *map(QuoteString, arguments))  # fmt: skip
+        yield ShownCommand("sh -c", QuoteString(FETCH.read_text() + script), "sh",
+                           QuoteString(target), *map(QuoteString, arguments))  # fmt: skip
     if state.current != version:
         link = f"{root}/current"
         yield StringCommand("ln -sfn --", QuoteString(version), QuoteString(f"{link}.part"),

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from hashlib import sha256
 
 from pyinfra import host
-from pyinfra.api import QuoteString, StringCommand, operation
+from pyinfra.api import QuoteString, operation
 
-from roles.common.operations import Commands, TextFile, file_set
+from roles.common.operations import Commands, ShownCommand, TextFile, file_set
 from roles.models.facts import Store
 
 
@@ -32,8 +32,8 @@ def store(program: str, spec: str, files: Mapping[str, str], pythons: Mapping[st
         return
     if not state.installed:
         yield from file_set._inner(files={path: TextFile(content) for path, content in files.items()})
-    yield StringCommand("sh -c", QuoteString(STEPS), "store", QuoteString(program), QuoteString(spec),
-                        *(QuoteString(f"{group}={python}") for group, python in pythons.items()))  # fmt: skip
+    yield ShownCommand("sh -c", QuoteString(STEPS), "store", QuoteString(program), QuoteString(spec),
+                       *(QuoteString(f"{group}={python}") for group, python in pythons.items()))  # fmt: skip
 
 
 STEPS = """

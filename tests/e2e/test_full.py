@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from roles.llama_cpp.options import LlamaCppInstanceOptions
 from tests.conftest import MakeHost
 from tests.e2e.support import Hosts, ask, key_of, restarts, run
 from tests.testbed import artefacts
@@ -201,6 +202,37 @@ def test_a_server_that_crashes_at_start_is_found(served: tuple[BedHost, dict[str
     assert result.code != 0
     assert "--no-such-flag" in result.output
     run(tmp_path, fleet(served)).succeeded()
+
+
+def test_the_real_server_understands_every_option(served: tuple[BedHost, dict[str, Any]], tmp_path: Path) -> None:
+    """Each option is set to something that is not its default; llama-server refuses to start on a flag it lacks."""
+    host, data = served
+    everything = {
+        "model": "tiny", "port": 8002, "host": "127.0.0.2", "alias": "all of it", "context_length": 1024, "parallel": 2,
+        "threads": 2, "gpu_layers": 0, "flash_attention": "on", "cache_type_k": "q8_0", "cache_type_v": "q4_0",
+        "load_mode": "mmap", "numa": "distribute", "metrics": False, "api_key": False,
+        "cors_origins": ["https://chat.example.org"], "extra_arguments": ["--batch-size", "64"],
+        "environment": {"A": "50% of $x \"y\""}, "golden_prompt": "It's \"quoted\" 你好", "golden_max_tokens": 4,
+        "min_tokens_per_second": 0.1, "ready_timeout_seconds": 60,
+    }  # fmt: skip
+    one = data["llama_cpp"]["instances"]["one"]
+    assert set(everything) == set(LlamaCppInstanceOptions.model_fields) - {"present"}
+    run(tmp_path, {host.name: with_instances(data, one=one, all=everything)}).succeeded()
+    served_models = json.loads(host.ssh("curl -s http://127.0.0.2:8002/v1/models").stdout)
+    assert [model["id"] for model in served_models["data"]] == ["all of it"]
+    assert host.ssh("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.2:8002/metrics").stdout != "200"
+    environment = host.ssh("tr '\\0' '\\n' < /proc/$(systemctl show -P MainPID llama-server@all)/environ").stdout
+    assert 'A=50% of $x "y"' in environment.splitlines()
+    run(tmp_path, {host.name: with_instances(data, one=one, all={"present": False})}).succeeded()
+
+
+def test_what_runs_undeclared_is_shown(served: tuple[BedHost, dict[str, Any]], tmp_path: Path) -> None:
+    host, data = served
+    one = data["llama_cpp"]["instances"]["one"]
+    run(tmp_path, {host.name: with_instances(data, one=one, two={**one, "port": 8001})}).succeeded()
+    forgotten = run(tmp_path, fleet(served)).succeeded()
+    assert "llama-server@two.service" in forgotten.output and "not declared" in forgotten.output
+    run(tmp_path, {host.name: with_instances(data, one=one, two={"present": False})}).succeeded()
 
 
 def test_a_rollback_to_another_version_is_a_link_and_a_restart(

@@ -8,6 +8,7 @@ matches() { [ -f "$2" ] && printf '%s  %s\n' "$1" "$2" | sha256sum --check --sta
 
 fetch() {
     if ! matches "$2" "$3"; then
+        echo "downloading $1"
         curl --fail --location --silent --show-error --continue-at - --output "$3" \
             --connect-timeout 20 --speed-limit 1024 --speed-time 60 --retry 5 --retry-all-errors "$1" || {
             echo "$4/download_url: $1 could not be downloaded (curl: exit $?)." >&2

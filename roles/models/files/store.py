@@ -49,7 +49,7 @@ from typing import Any
 STATE = Path("/var/lib/metal2model/models")
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PIECE = 1 << 20
-PROGRESS_SECONDS = 5.0
+PROGRESS_SECONDS = 10.0
 TIMEOUT_SECONDS = 30
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
 
