@@ -11,7 +11,7 @@ from tests.testbed.hosts import Bed, BedHost
 
 ROOT = Path(__file__).parents[2]
 NAME = "demo"
-COMMAND = ["pyinfra", "inventories/demo.py", "deploys/full.py", "-y"]
+COMMAND = [".venv/bin/pyinfra", "inventories/demo.py", "deploys/full.py", "-y"]
 QUESTION = "Say hello."
 
 
@@ -23,13 +23,11 @@ def main() -> int:
             host = bare_host(bed)
             write_inventory_data(host)
             say(f"{host.name} is a bare {host.image} host at {host.address}; now: {' '.join(COMMAND)}")
-            done = subprocess.run([str(Path(sys.executable).with_name("pyinfra")), *COMMAND[1:]], cwd=ROOT, check=False)
+            done = subprocess.run(COMMAND, cwd=ROOT, check=False)
             if done.returncode == 0:
                 say(f"A chat completion, asked on the host itself: {QUESTION}")
                 print(completion(host))
-                say(
-                    "The words come in any order: the demo's model is real to llama-server, but its weights are random."
-                )
+                say("Words in any order: to llama-server the model is a real one, but its weights are random.")
                 say(f"Done in {time.monotonic() - began:.0f} s.")
             say(f"Look inside: ./run ssh {NAME}    Run it again: {' '.join(COMMAND)}    Remove it: ./run down {NAME}")
             return done.returncode
