@@ -16,6 +16,7 @@ from roles.common.endpoint import Endpoint
 from roles.common.hardware import HardwareReport, Tag
 from roles.common.model import Model
 from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
+from roles.common.systemd import hidden_from_units
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
@@ -31,11 +32,25 @@ UNIT_PATTERNS = (LLAMA_SERVER_UNITS,)
 
 
 def _writable(target: str | None) -> str | None:
-    if target not in (None, "-") and not Path(target).absolute().parent.is_dir():
-        raise ValueError(
-            f"{str(Path(target).parent)!r} is no directory on this machine; create it, or choose another path"
-        )
+    if target is None or target == "-":
+        return target
+    path = Path(target).absolute()
+    if path.is_dir():
+        raise ValueError(f"{target!r} is a directory; name a file in it")
+    if not path.parent.is_dir():
+        raise ValueError(f"{str(path.parent)!r} is no directory on this machine; create it, or choose another path")
     return target
+
+
+def _cannot_be_served(path: str) -> str | None:
+    if not path.endswith(".gguf"):
+        return (
+            f"is {path}, and llama-server loads one .gguf file; write the exact name of that file first in "
+            "models/wanted/NAME/files, of a split model its first part"
+        )
+    if hidden := hidden_from_units(path):
+        return f"is {path}, and the unit cannot see {hidden} (ProtectHome, PrivateTmp); put models below /srv or /opt"
+    return None
 
 
 class Declaration(Options):
@@ -65,6 +80,8 @@ class Declaration(Options):
                     f"llama_cpp/instances/{name}/model",
                     f"{instance.model!r} is not among models/wanted{close}; declare it there",
                 )
+            if instance.present and (problem := _cannot_be_served(self.models.model(instance.model).path)):
+                raise OptionProblem(f"llama_cpp/instances/{name}/model", f"{instance.model!r} {problem}")
         return self
 
     def problems(self, report: HardwareReport) -> list[str]:

@@ -87,3 +87,18 @@ def test_an_engine_needs_a_declared_model() -> None:
     with pytest.raises(OptionError) as error:
         Declaration.load({"tags": ["cpu"], "llama_cpp": {"instances": {"a": {"model": "x", "port": 1}}}}, where="h")
     assert str(error.value) == "h: llama_cpp/instances/a/model: 'x' is not among models/wanted; declare it there"
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"repo": "a/b", "files": ["*UD-IQ1_S*"]}, "'x' is /srv/models/a/b, and llama-server loads one .gguf file"),
+        ({"path": "/home/u/x.gguf"}, "'x' is /home/u/x.gguf, and the unit cannot see /home"),
+    ],
+)
+def test_an_engine_needs_a_model_that_it_can_load(model: dict[str, Any], said: str) -> None:
+    instances = {"a": {"model": "x", "port": 1}}
+    data = {"tags": ["cpu"], "models": {"wanted": {"x": model}}, "llama_cpp": {"instances": instances}}
+    with pytest.raises(OptionError) as error:
+        Declaration.load(data, where="h")
+    assert str(error.value).startswith(f"h: llama_cpp/instances/a/model: {said}")

@@ -52,11 +52,11 @@ class FileStates(FactBase[dict[str, FileState]]):
 class UnitState:
     """A systemd unit as systemd itself reports it."""
 
-    exists: bool
-    active: bool
-    enabled: bool
-    needs_reload: bool
-    stale: bool
+    exists: bool = False
+    active: bool = False
+    enabled: bool = False
+    needs_reload: bool = False
+    stale: bool = False
     """A file that it reads changed after it started."""
 
 
@@ -66,7 +66,7 @@ class UnitStates(FactBase[dict[str, UnitState]]):
 
     Staleness is a property of the host, not of a run: a run that was killed between writing a file and
     restarting its reader is repaired by the next one. It is measured by ctime, because a rename keeps mtime; a
-    symlink counts by itself, so that pointing it to an older program is a change.
+    symlink counts by itself as well as what it points to: pointing it to an older program is a change, too.
     """
 
     default = dict
@@ -78,7 +78,8 @@ class UnitStates(FactBase[dict[str, UnitState]]):
         for unit, reads in units.items():
             words += ["echo", QuoteString(f"Unit={unit}"), ";"]
             if reads:
-                words += ["stat -L -c changed=%.Z --", *map(QuoteString, reads), "2>/dev/null ;"]
+                for stat in ("stat -c changed=%.Z --", "stat -L -c changed=%.Z --"):
+                    words += [stat, *map(QuoteString, reads), "2>/dev/null ;"]
         if units:
             words += ["systemctl show --timestamp=us+utc --property", properties, "--", *map(QuoteString, units), ";"]
         return StringCommand("export LC_ALL=C.UTF-8;", *words, "true")
@@ -131,6 +132,11 @@ class ProgramState:
 
 class Program(FactBase[ProgramState]):
     """Which version of a program is current, and whether the wanted one is installed."""
+
+    @staticmethod
+    def default() -> ProgramState:
+        """Nothing is known of a host that did not answer; pyinfra has failed it by then."""
+        return ProgramState("", complete=False)
 
     def command(self, root: str, version: str) -> StringCommand:
         """``root``: the program's directory, with one subdirectory for each version."""

@@ -14,7 +14,7 @@ from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.connectors.util import CommandOutput
 
-from roles.common.facts import FileStates, Program, UnitStates
+from roles.common.facts import FileStates, Program, UnitState, UnitStates
 
 Commands = Generator[PyinfraCommand, None, None]
 """What an operation yields: commands for the host, none when it is as wanted."""
@@ -103,7 +103,8 @@ def file_set(files: Mapping[str, TextFile | None]) -> Commands:
         changed += 1
         part = QuoteString(f"{path}.part")
         yield StringCommand("install -D -m 0600 /dev/null", part)
-        yield FileUploadCommand(BytesIO(body), f"{path}.part", remote_temp_filename=host.get_temp_filename(path))
+        # A random name: others on the host could wait in /tmp for one that they can foresee.
+        yield FileUploadCommand(BytesIO(body), f"{path}.part", remote_temp_filename=host.get_temp_filename())
         yield StringCommand("chown", wanted.owner, part, "&& chmod", wanted.mode, part,
                             "&& mv -fT", part, QuoteString(path))  # fmt: skip
     if not changed:
@@ -119,7 +120,9 @@ def units(units: Sequence[Unit]) -> Commands:
 
     One remote command when nothing is to do.
     """
-    states = host.get_fact(UnitStates, units={unit.name: list(unit.reads) for unit in units})
+    found = host.get_fact(UnitStates, units={unit.name: list(unit.reads) for unit in units})
+    # A host that does not answer is failed by pyinfra, which then goes on here all the same.
+    states = {unit.name: found.get(unit.name, UnitState()) for unit in units}
     steps: list[StringCommand] = []
     if any(states[unit.name].needs_reload or not states[unit.name].exists for unit in units if unit.present):
         steps.append(StringCommand("systemctl daemon-reload"))

@@ -61,26 +61,30 @@ class Report:
         hosts = dict(sorted(self._rows.items()))
         return json.dumps({"title": self.title, "hosts": hosts}, default=_plain, ensure_ascii=False, indent=2)
 
-    def print_once(self, json_to: str | None = None) -> None:
+    def print_once(self, json_to: str | None = None) -> list[str]:
         """
         Print the table on stdout, once, when every host that is still in the run has entered its rows.
 
         ``json_to``: a file that gets the JSON, too; "-" prints it on stdout instead of the table. A host that failed
         before it could enter anything is in both, without a row of its own.
-        Raises OSError when the file cannot be written.
+        Returns what kept the file from being written.
         """
         waited_for = {host.name for host in state.active_hosts} - self._rows.keys()
         if self._printed or not state.is_executing or waited_for:
-            return
+            return []
         self._printed = True
         for failed in state.failed_hosts:
             self._rows.setdefault(failed.name, [])
         if json_to == "-":
             print(self.json(), flush=True)
-            return
+            return []
         print("\n" + self.table() + "\n", flush=True)
-        if json_to:
-            Path(json_to).write_text(self.json() + "\n", encoding="utf-8")
+        try:
+            if json_to:
+                Path(json_to).write_text(self.json() + "\n", encoding="utf-8")
+        except OSError as error:
+            return [f"json: the report cannot be written to {json_to}: {error.strerror}; give another path"]
+        return []
 
 
 @operation()
@@ -91,12 +95,7 @@ def shown(report: Report, json_to: str | None = None) -> Commands:
     + report: one and the same for all hosts
     + json_to: see `Report.print_once`
     """
-    problems = []
-    try:
-        report.print_once(json_to)
-    except OSError as error:
-        problems.append(f"the report cannot be written to {json_to}: {error.strerror}; give another path")
-    yield from refuse._inner(problems=problems)
+    yield from refuse._inner(problems=report.print_once(json_to))
 
 
 def _cell(value: object) -> list[str]:

@@ -8,6 +8,15 @@ from collections.abc import Iterable
 _PLAIN = re.compile(r"[A-Za-z0-9_@+=:,./-]+")
 
 
+HIDDEN = ("/home", "/root", "/run/user", "/tmp", "/var/tmp")
+"""What ``ProtectHome=yes`` and ``PrivateTmp=yes`` hide from a unit (systemd.exec(5))."""
+
+
+def hidden_from_units(path: str) -> str | None:
+    """Return the directory that hides a path from a hardened unit, None when it can be seen."""
+    return next((hidden for hidden in HIDDEN if f"{path}/".startswith(f"{hidden}/")), None)
+
+
 def exec_line(words: Iterable[str]) -> str:
     """Return words as an ``ExecStart=`` that hands exactly them to the program (systemd.service(5), COMMAND LINES)."""
     return " ".join(_quoted(word.replace("$", "$$")) for word in words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 from pyinfra.api import deploy
@@ -65,7 +66,7 @@ def installation(options: LlamaCppOptions, architecture: str) -> tuple[str, list
     if options.source == "build":
         url = f"{options.download_url}/archive/refs/tags/{options.version}.tar.gz"
         cmake = [*BACKEND_OPTIONS[options.build_backend], *options.build_options]
-        return f"{options.version}-build-{options.build_backend}", [url, str(options.sha256), *cmake]
+        return _named(f"{options.version}-build-{options.build_backend}", [url, str(options.sha256), *cmake])
     variant = options.variant or RELEASE_VARIANTS.get(architecture, architecture)
     pins = dict(releases().get(options.version, {}).get(variant, {}))
     archive = f"llama-{options.version}-bin-ubuntu-{variant}.tar.gz"
@@ -74,6 +75,11 @@ def installation(options: LlamaCppOptions, architecture: str) -> tuple[str, list
     if options.cudart_sha256:
         pins[f"cudart-{archive}"] = options.cudart_sha256
     base = f"{options.download_url}/releases/download/{options.version}"
-    return f"{options.version}-{variant}", [
-        word for name, digest in pins.items() for word in (f"{base}/{name}", digest)
-    ]
+    arguments = [word for name, digest in pins.items() for word in (f"{base}/{name}", digest)]
+    return _named(f"{options.version}-{variant}", arguments)
+
+
+def _named(version: str, arguments: list[str]) -> tuple[str, list[str]]:
+    """Return a version's directory and arguments: another digest or CMake option is another directory."""
+    content = [word for word in arguments if not word.startswith(("http://", "https://"))]
+    return f"{version}-{sha256(' '.join(content).encode()).hexdigest()[:8]}", arguments

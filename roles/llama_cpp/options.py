@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.hardware import HardwareReport, NumaChoice, numa_problems
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
+from roles.common.systemd import hidden_from_units
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
 Variant = Literal[
@@ -201,6 +202,8 @@ class LlamaCppOptions(Options):
             raise OptionProblem(
                 "binary", f"has no effect with source: {self.source!r}; write source: 'existing' or remove it"
             )
+        if self.binary and (hidden := hidden_from_units(self.binary)):
+            raise OptionProblem("binary", f"units cannot see {hidden} (ProtectHome, PrivateTmp); install it below /opt")
         if self.source == "build" and self.sha256 is None:
             raise OptionProblem(
                 "sha256",

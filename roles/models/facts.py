@@ -34,6 +34,11 @@ class Store(FactBase[StoreState]):
     Python yet.
     """
 
+    @staticmethod
+    def default() -> StoreState:
+        """Nothing is known of a host that did not answer; pyinfra has failed it by then."""
+        return StoreState(False, {}, {})
+
     def command(self, program: str, spec: str, digests: Mapping[str, str]) -> StringCommand:
         """``program``, ``spec``: paths, see files/store.py; ``digests``: path -> sha256 of the role's own files."""
         lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())

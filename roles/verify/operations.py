@@ -46,8 +46,8 @@ def judged(report: Report, json_to: str | None) -> Commands:
     """
     problems: list[str] = []
     if state.is_executing:
-        report.print_once(json_to)
-        problems = [f"{row['endpoint']}: {problem}" for row in report.rows(host.name) for problem in row["problems"]]
+        problems = report.print_once(json_to)
+        problems += [f"{row['endpoint']}: {problem}" for row in report.rows(host.name) for problem in row["problems"]]
     yield from refuse._inner(problems=problems)
 
 

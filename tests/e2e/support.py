@@ -41,13 +41,14 @@ class Run:
         return found
 
     def changed(self, host: str) -> list[str]:
-        """Return the operations that changed this host."""
+        """Return the operations that changed this host, which must have had some."""
+        assert any(host in hosts for hosts in self.results.values()), self.output
         return [operation for operation, hosts in self.results.items() if hosts.get(host) == "Success"]
 
     def succeeded(self) -> Run:
         """Return this run, or fail the test with all that it said."""
         assert self.code == 0, self.output
-        assert self.results, self.output
+        assert any(self.results.values()), self.output
         return self
 
 
@@ -93,24 +94,26 @@ def key_of(host: BedHost, instance: str) -> str:
 
 def snapshot(host: BedHost) -> str:
     """
-    Return what a run that refuses must leave as it was: every file of the system, its packages and its units.
+    Return what a run that refuses, or finds nothing to do, must leave as it was.
 
+    Every file with size and time, every link and directory with its rights, packages, holds, and which units run.
     Logs and apt's own caches are no part of it: reading a fresh package list is how a refusal comes about.
     """
-    passing = [
-        "/proc",
-        "/sys",
-        "/run",
-        "/tmp",
-        "/dev",
-        "/root",
-        "/var/log",
-        "/var/cache",
-        "/var/lib/systemd",
-        "/var/lib/apt/lists",
-    ]
-    pruned = " -o ".join(f"-path {path}" for path in [*passing, "/var/lib/metal2model/apt-updated"])
+    passing = ["/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/cache", "/var/tmp", "/var/lib/systemd"]
+    pruned = " -o ".join(
+        f"-path {path}" for path in [*passing, "/var/lib/apt/lists", "/var/lib/metal2model/apt-updated"]
+    )
     return host.ssh(
-        f"export LC_ALL=C; find / -xdev \\( {pruned} \\) -prune -o -type f -printf '%p %s %T@ %m %u\\n' | sort;"
-        " dpkg-query -W; systemctl list-unit-files --no-legend"
+        f"export LC_ALL=C; for root in / /srv; do find $root -xdev \\( {pruned} \\) -prune"
+        " -o -type f -printf 'file %p %s %T@ %m %u:%g\\n' -o -printf '%y %p %l %m %u:%g\\n'; done | sort -u;"
+        " dpkg-query -W; apt-mark showhold; systemctl list-unit-files --no-legend;"
+        " systemctl list-units --type=service --state=active --plain --no-legend | awk '{ print $1 }'"
+        " | grep -v -e ^user@ -e ^user-runtime-dir@ -e ^systemd-hostnamed -e ^lock-holder"
     ).stdout
+
+
+def difference(before: str, after: str) -> list[str]:
+    """Return the paths, packages and units in which two snapshots differ."""
+    return sorted(
+        {line.split()[1 if " /" in line else 0] for line in set(before.splitlines()) ^ set(after.splitlines())}
+    )

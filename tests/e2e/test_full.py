@@ -10,7 +10,7 @@ import pytest
 
 from roles.llama_cpp.options import LlamaCppInstanceOptions
 from tests.conftest import MakeHost
-from tests.e2e.support import Hosts, ask, key_of, restarts, run
+from tests.e2e.support import Hosts, ask, difference, key_of, restarts, run, snapshot
 from tests.testbed import artefacts
 from tests.testbed.hosts import BedHost
 from tests.testbed.hub_models import commit_of
@@ -108,10 +108,11 @@ def test_the_model_is_root_owned_and_read_only(served: tuple[BedHost, dict[str, 
 
 def test_a_second_run_changes_nothing(served: tuple[BedHost, dict[str, Any]], tmp_path: Path) -> None:
     host, _ = served
-    before = restarts(host, "llama-server@one")
+    before, started = snapshot(host), restarts(host, "llama-server@one")
     second = run(tmp_path, fleet(served)).succeeded()
     assert {state for hosts in second.results.values() for state in hosts.values()} == {"No changes"}, second.output
-    assert restarts(host, "llama-server@one") == before
+    assert difference(before, snapshot(host)) == []
+    assert restarts(host, "llama-server@one") == started
 
 
 def test_it_comes_back_after_a_reboot_and_then_nothing_changes(
@@ -128,11 +129,12 @@ def test_a_changed_option_restarts_the_server_once_and_touches_nothing_else(
     served: tuple[BedHost, dict[str, Any]], tmp_path: Path
 ) -> None:
     host, data = served
-    before = len(restarts(host, "llama-server@one"))
+    before, started = snapshot(host), len(restarts(host, "llama-server@one"))
     changed = with_instances(data, one={**data["llama_cpp"]["instances"]["one"], "context_length": 1024})
     result = run(tmp_path, {host.name: changed}).succeeded()
     assert result.changed(host.name) == ["llama.cpp | Write the units", "llama.cpp | Run the instances"]
-    assert len(restarts(host, "llama-server@one")) == before + 1
+    assert difference(before, snapshot(host)) == ["/etc/systemd/system/llama-server@one.service"]
+    assert len(restarts(host, "llama-server@one")) == started + 1
     assert "--ctx-size 1024" in host.ssh("ps -o args= -C llama-server").stdout
     run(tmp_path, fleet(served)).succeeded()
 
@@ -160,7 +162,8 @@ def test_a_second_instance_comes_and_goes_beside_the_first(
     assert host.ssh("systemctl is-enabled llama-server@two", check=False).stdout.strip() != "enabled"
     assert host.ssh("ss -Htln 'sport = :8001'").stdout == ""
     assert restarts(host, "llama-server@one") == before
-    assert run(tmp_path, {host.name: with_instances(data, one=one, two={"present": False})}).changed(host.name) == []
+    again = run(tmp_path, {host.name: with_instances(data, one=one, two={"present": False})}).succeeded()
+    assert again.changed(host.name) == []
 
 
 def test_verify_alone_changes_nothing_and_says_what_it_found(
@@ -207,9 +210,9 @@ def test_a_server_that_crashes_at_start_is_found(served: tuple[BedHost, dict[str
 def test_the_real_server_understands_every_option(served: tuple[BedHost, dict[str, Any]], tmp_path: Path) -> None:
     """Each option is set to something that is not its default; llama-server refuses to start on a flag it lacks."""
     host, data = served
-    everything = {
+    everything: dict[str, Any] = {
         "model": "tiny", "port": 8002, "host": "127.0.0.2", "alias": "all of it", "context_length": 1024, "parallel": 2,
-        "threads": 2, "gpu_layers": 0, "flash_attention": "on", "cache_type_k": "q8_0", "cache_type_v": "q4_0",
+        "threads": 2, "gpu_layers": 0, "flash_attention": "on", "cache_type_k": "bf16", "cache_type_v": "f32",
         "load_mode": "mmap", "numa": "distribute", "metrics": False, "api_key": False,
         "cors_origins": ["https://chat.example.org"], "extra_arguments": ["--batch-size", "64"],
         "environment": {"A": "50% of $x \"y\""}, "golden_prompt": "It's \"quoted\" 你好", "golden_max_tokens": 4,

@@ -3,57 +3,68 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 from tests.conftest import MakeHost
 from tests.e2e.support import ROOT, ask, command, key_of, run
 from tests.e2e.test_full import declared
+from tests.testbed.hosts import BedHost
 
-OPERATION = re.compile(r"--> Starting operation: (.*\S)")
-MOMENTS = 10
+MOMENTS = {
+    "the package index of Python is being set": "ls /etc/pip.conf* /etc/uv/uv.toml*",
+    "dpkg is at work": "pgrep -x dpkg",
+    "the first of apt's settings is there": "ls /etc/apt/apt.conf.d/90metal2model*",
+    "the account was made, perhaps not its groups": "id llama-server",
+    "the kernel's settings are half written": "ls /etc/sysctl.d/90-metal2model.conf*",
+    "the hub's client is being installed": "ls -d /opt/metal2model/huggingface_hub/*",
+    "the archive is being downloaded or unpacked": "ls -d /opt/metal2model/llama.cpp/*.part",
+    "the key is being made": "ls /etc/metal2model/llama_cpp/one.key*",
+    "the unit is written and not started": "ls /etc/systemd/system/llama-server@one.service*",
+    "the unit is enabled and perhaps not started": "systemctl is-enabled --quiet llama-server@one",
+}
+"""What is so on the host -> a command that succeeds then."""
 
 
-def killed_at(directory: Path, fleet: dict[str, dict[str, object]], operation: int) -> str:
-    """Start a run, and kill it with SIGKILL in the middle of its nth operation; return that operation's name."""
-    words = command(directory, fleet, "full")
-    with subprocess.Popen(
-        words, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True, env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as process:  # fmt: skip
-        assert process.stdout is not None
-        started: list[str] = []
-        for line in process.stdout:
-            if found := OPERATION.match(line):
-                started.append(found[1])
-                if len(started) == operation:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    break
-        process.stdout.read()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
-    return started[-1]
+def kill_when(condition: str, host: BedHost, directory: Path, fleet: dict[str, dict[str, Any]]) -> None:
+    """Start a run, and kill it with SIGKILL as soon as the condition, which does not hold yet, holds on the host."""
+    quiet = f"{condition} >/dev/null 2>&1"
+    assert host.ssh(quiet, check=False).returncode != 0, f"too late: {condition}"
+    watch = host.ssh_command(f"until {quiet}; do sleep 0.003; done; echo now")
+    with subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as watcher:
+        running = subprocess.Popen(
+            command(directory, fleet, "full"), cwd=ROOT, start_new_session=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        try:
+            assert watcher.stdout is not None
+            assert watcher.stdout.readline() == "now\n"
+        finally:
+            os.killpg(running.pid, signal.SIGKILL)
+            watcher.kill()
+    assert running.wait() == -signal.SIGKILL, f"the run had ended before: {condition}"
 
 
 def test_a_run_killed_at_ten_moments_is_finished_by_the_next(make_host: MakeHost, tmp_path: Path) -> None:
-    """Each kill falls into an operation that still has work to do, because the run before it was killed there."""
+    """What a killed run began on the host may go on there for a while, as dpkg does: the next run waits for it."""
     host = make_host("noble")
     fleet = {host.name: declared(host)}
-    moments = [killed_at(tmp_path, fleet, operation) for operation in range(2, 2 + MOMENTS)]
-    assert len(set(moments)) == MOMENTS, moments
-    # What a killed run began on the host may still be at work there, as apt is; the next run waits for it.
+    assert len(MOMENTS) == 10
+    for condition in MOMENTS.values():
+        kill_when(condition, host, tmp_path, fleet)
     run(tmp_path, fleet).succeeded()
     assert ask(host, 8000, key=key_of(host, "one"))[0] == 200
     assert run(tmp_path, fleet).succeeded().changed(host.name) == []
-    left = host.ssh("find /etc /opt /srv /usr/local -xdev -name '*.part*'").stdout
+    left = host.ssh("find /etc /opt /srv /usr/local /var/lib/metal2model -xdev -name '*.part*' ! -name .partial").stdout
     assert left == "", f"half-written files were left behind: {left}"
 
 
-def test_a_host_that_lost_power_in_the_middle_is_finished_by_the_next(make_host: MakeHost, tmp_path: Path) -> None:
+def test_a_host_that_is_rebooted_while_dpkg_works_is_finished_by_the_next(make_host: MakeHost, tmp_path: Path) -> None:
     host = make_host("noble")
     fleet = {host.name: declared(host)}
-    killed_at(tmp_path, fleet, 3)
+    kill_when(MOMENTS["dpkg is at work"], host, tmp_path, fleet)
     host.reboot()
     run(tmp_path, fleet).succeeded()
     assert ask(host, 8000, key=key_of(host, "one"))[0] == 200

@@ -6,6 +6,8 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from roles.llama_cpp.deploy import installation
+from roles.llama_cpp.options import LlamaCppOptions
 from tests.conftest import MakeHost
 from tests.e2e.support import ask, key_of, run
 from tests.e2e.test_full import declared
@@ -19,7 +21,7 @@ def from_source(host: BedHost, **source: Any) -> dict[str, dict[str, Any]]:
 
 
 def runs_and_stays(tmp_path: Path, host: BedHost, fleet: dict[str, dict[str, Any]], program: str) -> None:
-    run(tmp_path, fleet, timeout=900).succeeded()
+    run(tmp_path, fleet, timeout=540).succeeded()
     assert ask(host, 8000, key=key_of(host, "one"))[0] == 200
     assert host.ssh("readlink -f /proc/$(pidof llama-server)/exe").stdout.strip() == program
     assert run(tmp_path, fleet).succeeded().changed(host.name) == []
@@ -42,8 +44,10 @@ def test_a_build_on_the_host(make_host: MakeHost, tmp_path: Path) -> None:
     version = artefacts.release().tag
     options = [f"-D{name}={value}" for name, value in hub_release.SETTINGS.items()]
     fleet = from_source(host, source="build", version=version, sha256=digest, build_options=options)
-    runs_and_stays(tmp_path, host, fleet, f"/opt/metal2model/llama.cpp/{version}-build-cpu/llama-server")
-    assert host.ssh("ls /opt/metal2model/llama.cpp").stdout.split() == [f"{version}-build-cpu", "current"]
+    installed = f"{installation(LlamaCppOptions(**fleet[host.name]['llama_cpp']), 'amd64')[0]}"
+    assert installed.startswith(f"{version}-build-cpu-")
+    runs_and_stays(tmp_path, host, fleet, f"/opt/metal2model/llama.cpp/{installed}/llama-server")
+    assert host.ssh("ls /opt/metal2model/llama.cpp").stdout.split() == [installed, "current"]
 
 
 def test_an_archive_that_was_tampered_with_never_runs(make_host: MakeHost, tmp_path: Path) -> None:

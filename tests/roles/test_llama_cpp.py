@@ -120,14 +120,14 @@ def test_the_unit_says_who_wrote_it_and_where_to_change_it() -> None:
 
 def test_the_default_release_is_pinned() -> None:
     version, arguments = installation(options(), "amd64")
-    assert version == "b11146-x64"
+    assert version.startswith("b11146-x64-")
     url, digest = arguments
     assert url == ("https://github.com/ggml-org/llama.cpp/releases/download/b11146/llama-b11146-bin-ubuntu-x64.tar.gz")
     assert len(digest) == 64
 
 
 def test_arm64_gets_its_own_archive() -> None:
-    assert installation(options(), "arm64")[0] == "b11146-arm64"
+    assert installation(options(), "arm64")[0].startswith("b11146-arm64-")
 
 
 def test_cuda_brings_its_runtime_library() -> None:
@@ -149,6 +149,17 @@ def test_a_variant_without_a_pinned_digest_is_refused() -> None:
     assert "llama_cpp/sha256: required for variant 'cuda-13.4-x64'" in wrong(variant="cuda-13.4-x64")
 
 
+def test_another_digest_or_build_option_is_another_directory() -> None:
+    """Else what was installed under the old one would pass for the new."""
+    names = {installation(options(version="b2", sha256=digit * 64), "amd64")[0] for digit in "01"} | {
+        installation(options(source="build", sha256=SHA256, build_options=given), "amd64")[0]
+        for given in ([], ["-DX=1"])
+    }
+    assert len(names) == 4
+    proxied = options(download_url="https://proxy.example.org/ggml-org/llama.cpp")
+    assert installation(proxied, "amd64")[0] == installation(options(), "amd64")[0]
+
+
 def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
     (problem,) = options().problems(HardwareReport(architecture="riscv64"))
     assert problem.startswith("llama_cpp/source: ") and "'riscv64'" in problem and "'build'" in problem
@@ -163,6 +174,7 @@ def test_a_build_needs_the_digest_of_its_source_and_a_compiler() -> None:
 
 def test_an_existing_program_needs_its_path_and_nothing_else() -> None:
     assert "llama_cpp/binary: required with source: 'existing'" in wrong(source="existing")
+    assert "llama_cpp/binary: units cannot see /home" in wrong(source="existing", binary="/home/u/llama-server")
     declared = options(source="existing", binary="/usr/local/bin/llama-server")
     assert needed_packages(declared) == []
 

@@ -28,6 +28,8 @@ def main() -> int:
     arguments = parser.parse_args()
     # An end by TERM cleans up as one by Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    # A shell starts what it puts into the background deaf to SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return _do(arguments)
     except BedError as error:

@@ -6,6 +6,7 @@ them. Output: a JSON object, "checks" of the endpoints and "undeclared", running
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -51,8 +52,8 @@ def wait_until_healthy(endpoint: dict[str, Any]) -> str:
             return ""
         except urllib.error.HTTPError as error:
             problem = f"/health answers {error.code}"
-        except (OSError, ValueError) as error:
-            problem = f"/health: {getattr(error, 'reason', error)}"
+        except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
+            problem = f"/health: {getattr(error, 'reason', None) or repr(error)}"
         unit = unit_properties(endpoint["unit"])
         restarts = unit.get("NRestarts") if restarts is None else restarts
         if unit.get("ActiveState") not in ("active", "activating"):
@@ -101,7 +102,7 @@ def check(endpoint: dict[str, Any]) -> dict[str, Any]:
     except urllib.error.HTTPError as error:
         said = error.read(300).decode(errors="replace")
         problems.append(f"{error.url} answers {error.code}: {said}; read journalctl -u {endpoint['unit']}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
         problems.append(f"the API does not answer as OpenAI's does: {error!r}; read journalctl -u {endpoint['unit']}")
     after = unit_properties(endpoint["unit"])
     if after.get("NRestarts") != unit.get("NRestarts"):

@@ -1,0 +1,167 @@
+"""What verify says of servers that answer wrongly: the program of the host is real, the server is pretended."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.verify.facts import EndpointChecks, Serving
+from roles.verify.files import check as program
+
+GOOD: dict[str, tuple[int, Any]] = {
+    "/health": (200, {"status": "ok"}),
+    "/v1/models": (200, {"data": [{"id": "tiny"}]}),
+    "/v1/chat/completions": (
+        200,
+        {
+            "choices": [{"message": {"content": "hello"}}],
+            "usage": {"completion_tokens": 4},
+            "timings": {"predicted_per_second": 100.0},
+        },
+    ),
+}
+Answers = dict[str, tuple[int, Any]]
+
+
+@contextmanager
+def server(answers: Answers) -> Iterator[str]:
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status, body = answers[self.path]
+            data = json.dumps(body).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as http:
+        threading.Thread(target=http.serve_forever, args=(0.01,), daemon=True).start()
+        yield f"http://127.0.0.1:{http.server_port}"
+        http.shutdown()
+
+
+def endpoint(url: str, **given: Any) -> dict[str, Any]:
+    return {
+        "name": "llama_cpp/instances/r1", "unit": "llama-server@r1.service", "url": url, "model": "tiny",
+        "api_key_file": None, "prompt": "hi", "max_tokens": 8, "min_tokens_per_second": 0, "ready_timeout_seconds": 1,
+        **given,
+    }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def units(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """What systemd would say of the unit."""
+    properties = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0", "Result": ""}
+    monkeypatch.setattr(program, "unit_properties", lambda unit: dict(properties))
+    monkeypatch.setattr(program, "last_log_lines", lambda unit: "its last words")
+    return properties
+
+
+def problems(answers: Answers, **given: Any) -> list[str]:
+    with server({**GOOD, **answers}) as url:
+        found: list[str] = program.check(endpoint(url, **given))["problems"]
+    return found
+
+
+def chat(**given: Any) -> Answers:
+    status, body = GOOD["/v1/chat/completions"]
+    return {"/v1/chat/completions": (status, {**body, **given})}
+
+
+def test_a_server_that_answers_has_no_problems() -> None:
+    with server(GOOD) as url:
+        result = program.check(endpoint(url))
+    assert result == {
+        "unit": "active (running)", "health": "ok", "model": "tiny", "answer": "hello", "tokens_per_second": 100.0,
+        "problems": [],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("answers", "given", "said"),
+    [
+        ({"/health": (503, {})}, {}, "not ready within 1 s: /health answers 503"),
+        ({"/v1/models": (200, {"data": [{"id": "other"}]})}, {}, "/v1/models lists ['other'], required is 'tiny'"),
+        ({"/v1/models": (401, {})}, {}, "/v1/models answers 401"),
+        ({"/v1/models": (200, [])}, {}, "the API does not answer as OpenAI's does"),
+        (chat(choices=[{"message": {"content": "  "}}]), {}, "the golden prompt got an empty answer"),
+        (chat(choices=[]), {}, "the API does not answer as OpenAI's does"),
+        (chat(usage={"completion_tokens": 99}), {}, "the answer has 99 tokens, 8 were allowed"),
+        ({}, {"min_tokens_per_second": 101}, "100.0 tokens/s, required are 101.0"),
+    ],
+)
+def test_what_is_wrong_is_said(answers: Answers, given: dict[str, Any], said: str) -> None:
+    (problem,) = problems(answers, **given)
+    assert said in problem
+
+
+def test_a_thinking_model_may_answer_in_its_thoughts() -> None:
+    assert problems(chat(choices=[{"message": {"content": None, "reasoning_content": "hm"}}])) == []
+
+
+def test_another_protocol_on_the_port_is_no_crash() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+
+        def greet() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                connection.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
+                connection.close()
+
+        threading.Thread(target=greet, daemon=True).start()
+        (problem,) = program.check(endpoint(f"http://127.0.0.1:{port}"))["problems"]
+    assert "not ready within 1 s" in problem
+
+
+def test_a_key_file_without_a_key_is_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("\n")
+    (problem,) = problems({}, api_key_file=str(tmp_path / "key"))
+    assert "not ready within 1 s" in problem
+
+
+def test_a_unit_that_is_down_is_not_waited_for(units: dict[str, str]) -> None:
+    units.update(ActiveState="failed", Result="exit-code")
+    (problem,) = program.check(endpoint("http://127.0.0.1:9", ready_timeout_seconds=3600))["problems"]
+    assert problem.startswith("the unit is failed (exit-code)") and "its last words" in problem
+
+
+def test_a_unit_that_keeps_restarting_is_not_waited_for(units: dict[str, str]) -> None:
+    units.update(ActiveState="activating", SubState="auto-restart", NRestarts="7")
+    (problem,) = program.check(endpoint("http://127.0.0.1:9", ready_timeout_seconds=3600))["problems"]
+    assert problem.startswith("the unit keeps restarting (7 times")
+
+
+def test_a_restart_during_the_check_is_seen(monkeypatch: pytest.MonkeyPatch, units: dict[str, str]) -> None:
+    def counting() -> Callable[[str], dict[str, str]]:
+        asked = iter(range(9))
+        return lambda unit: {**units, "NRestarts": str(next(asked))}
+
+    monkeypatch.setattr(program, "unit_properties", counting())
+    assert "the unit restarted during the check" in problems({})[0]
+
+
+def test_a_unit_that_is_not_there_is_told_with_the_remedy(units: dict[str, str]) -> None:
+    units.update(LoadState="not-found")
+    assert "run deploys/full.py" in program.check(endpoint("http://127.0.0.1:9"))["problems"][0]
+
+
+def test_a_host_without_python_has_no_checks() -> None:
+    assert EndpointChecks().process(["{}"]) == Serving()
