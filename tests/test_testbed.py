@@ -79,16 +79,17 @@ def test_host_trusts_the_hub_as_its_system_does(noble: BedHost) -> None:
 
 
 def test_nothing_else_is_in_reach_and_fails_at_once(noble: BedHost) -> None:
-    began = time.monotonic()
-    assert noble.ssh("getent ahosts unknown.example.org", check=False).returncode != 0
+    # 2: getent found nothing; 1: bash could not connect. What does not fail at once ends with timeout's 124.
+    assert noble.ssh("timeout 5 getent ahosts unknown.example.org", check=False).returncode == 2
     assert noble.ssh("timeout 5 bash -c ': </dev/tcp/192.0.2.1/80'", check=False).returncode == 1
-    assert time.monotonic() - began < 3
 
 
 def test_reboot_is_real_and_keeps_the_disk(noble: BedHost) -> None:
-    before = noble.ssh("cat /proc/sys/kernel/random/boot_id; touch /run/gone /root/kept").stdout
+    boot_id = "cat /proc/sys/kernel/random/boot_id"
+    before = noble.ssh(boot_id).stdout
+    noble.ssh("touch /run/gone /root/kept")
     noble.reboot()
-    assert noble.ssh("cat /proc/sys/kernel/random/boot_id; ls /run/gone /root/kept", check=False).stdout not in before
+    assert noble.ssh(boot_id).stdout != before
     assert noble.ssh("ls /run/gone /root/kept", check=False).stdout == "/root/kept\n"
 
 

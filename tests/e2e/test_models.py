@@ -6,7 +6,7 @@ import hashlib
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ deploy_models(ModelsOptions.load(host.data.models, where=host.name, path="models
 """
 BIG = artefacts.BIG_REPOSITORY
 BIG_FILE = "tiny-random-big-F32.gguf"
-BIG_SIZE = 67306464
 LOST_AT_MOST = 1 << 20
 """Bytes that a cut may cost: the clients write in pieces."""
+SLOW = 10_000_000
+"""Bytes a second with which a download of 64 MB takes long enough to do something meanwhile."""
 
 BYTES_FROM = {
     "huggingface": "cas-bridge.xethub.hf.co/xet-bridge-us/metal2model-fixtures/tiny-random-big",
@@ -40,6 +41,15 @@ BYTES_FROM = {
 """Kind of source -> where the hub's log and faults have its downloads."""
 
 Try = Callable[..., Run]
+
+
+def big() -> Path:
+    """The file of 64 MB as the hub serves it; its size changes with what makes it."""
+    return state_dir() / "models" / BIG / BIG_FILE
+
+
+def big_size() -> int:
+    return big().stat().st_size
 
 
 def command(folder: Path, host: BedHost, models: Mapping[str, Any], user: str = "root") -> list[str]:
@@ -63,10 +73,13 @@ def host(make_module_host: MakeHost) -> BedHost:
 
 
 @pytest.fixture
-def hub(bed: Bed, host: BedHost) -> Client:
-    """The hub; and a host without models."""
+def hub(bed: Bed, host: BedHost) -> Iterator[Client]:
+    """The hub, doing everything right before and after; and a host without models."""
     host.ssh("rm -rf /srv/models /var/lib/metal2model/models")
-    return Client(bed.state)
+    client = Client(bed.state)
+    client.clear_faults()
+    yield client
+    client.clear_faults()
 
 
 @pytest.fixture
@@ -81,11 +94,24 @@ def deploy(tmp_path: Path, host: BedHost) -> Try:
     return once
 
 
+def start(folder: Path, host: BedHost, models: Mapping[str, Any]) -> subprocess.Popen[str]:
+    """Begin a run and leave it at work."""
+    return subprocess.Popen(
+        command(folder, host, models), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
 def asked(hub: Client, host: BedHost, since: float, path: str) -> list[Request]:
     """The downloads that the host asked the hub for."""
     return [
         r for r in hub.log() if r.client == host.address and r.time >= since and path in r.path and r.method == "GET"
     ]
+
+
+def downloads(hub: Client, host: BedHost, since: float) -> list[Request]:
+    """The requests of the 64 MB file itself, as long as it was."""
+    return [request for request in asked(hub, host, since, "tiny") if request.bytes_sent > 10_000]
 
 
 def digest_on(host: BedHost, path: str) -> str:
@@ -157,18 +183,18 @@ def test_a_download_that_is_cut_and_then_killed_goes_on_where_it_was(
     began = time.time()
     hub.fault(BYTES_FROM[source], "cut", after=20_000_000)
     hub.fault(BYTES_FROM[source], "stall", after=10_000_000)
-    with subprocess.Popen(command(tmp_path, host, models), cwd=ROOT, stdout=subprocess.PIPE, text=True) as first:
-        wait_for(lambda: partial_size(host) >= 30_000_000 - 2 * LOST_AT_MOST)
-        time.sleep(0.5)
+    with start(tmp_path, host, models) as first:
+        wait_for(lambda: [request.bytes_sent for request in downloads(hub, host, began)] == [20_000_000, 10_000_000])
+        assert settled_size(host) >= 30_000_000 - 2 * LOST_AT_MOST
         host.ssh("kill -KILL $(pgrep -f '^[^ ]*python[0-9.]* /opt/metal2model/models/store.py')")
         first.communicate(timeout=60)
     assert first.returncode == 1
     assert host.ssh(f"test -e {path}", check=False).returncode == 1, "a partial file has the final name"
 
     deploy(models).succeeded()
-    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
-    sent = sum(request.bytes_sent for request in asked(hub, host, began, "tiny") if request.bytes_sent > 10_000)
-    assert BIG_SIZE <= sent <= BIG_SIZE + 2 * LOST_AT_MOST, "bytes that were there already came again"
+    assert digest_on(host, path) == digest_of(big())
+    sent = sum(request.bytes_sent for request in downloads(hub, host, began))
+    assert big_size() <= sent <= big_size() + 2 * LOST_AT_MOST, "bytes that were there already came again"
     assert deploy(models).succeeded().changed(host.name) == []
 
 
@@ -182,7 +208,7 @@ def test_a_wrong_file_never_gets_its_name(source: str, deploy: Try, hub: Client,
     assert "it was deleted" in refused.output
     assert host.ssh("find /srv/models -type f").stdout == ""
     deploy(models).succeeded()
-    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
+    assert digest_on(host, path) == digest_of(big())
 
 
 def test_a_file_that_changed_is_looked_at_and_only_a_wrong_one_comes_again(
@@ -217,14 +243,45 @@ def test_what_does_not_fit_is_refused_before_the_first_byte(deploy: Try, hub: Cl
     since = time.time()
     refused = deploy({**models, "keep_free_mib": 200})
     assert refused.code != 0
-    required = BIG_SIZE + (200 << 20)
-    assert f"{BIG_SIZE} to come + {200 << 20} to stay free = {required} required, " in refused.output
+    required = big_size() + (200 << 20)
+    assert f"{big_size()} to come + {200 << 20} to stay free = {required} required, " in refused.output
     found = re.search(r"required, (\d+) free: (\d+) bytes short, so nothing was downloaded", refused.output)
     assert found
     assert abs(int(found[1]) - free) < 1 << 20, "df sees another free space"
     assert int(found[2]) == required - int(found[1])
     assert asked(hub, host, since, "xet-bridge-us") == []
     assert host.ssh(f"test -e {path}", check=False).returncode == 1
+
+
+@pytest.mark.parametrize("source", BYTES_FROM)
+def test_a_disk_that_fills_up_meanwhile_is_named_and_the_download_goes_on_when_there_is_room(
+    source: str, deploy: Try, hub: Client, host: BedHost, tmp_path: Path
+) -> None:
+    models, path = wanted(source)
+    hub.fault(BYTES_FROM[source], "slow", after=1_000_000, rate=SLOW)
+    try:
+        with start(tmp_path, host, models) as first:
+            wait_for(lambda: partial_size(host) > 0)
+            # fallocate takes all that is free at once; dd the rest that it may not get, and what a race leaves.
+            host.ssh(
+                "fallocate -l $(df --output=avail -B1 /srv | tail -1) /srv/filler;"
+                " dd if=/dev/zero of=/srv/rest bs=4k 2>&1",
+                check=False,
+            )
+            output, _ = first.communicate(timeout=60)
+        assert first.returncode == 1, output
+        assert "models/wanted/big: the disk of /srv/models is full. Make room; what has arrived is kept." in output
+        assert host.ssh(f"test -e {path}", check=False).returncode == 1, "a partial file has the final name"
+        kept = partial_size(host)
+        assert 0 < kept < big_size()
+    finally:
+        host.ssh("rm -f /srv/filler /srv/rest")
+
+    since = time.time()
+    deploy(models).succeeded()
+    assert digest_on(host, path) == digest_of(big())
+    (rest,) = downloads(hub, host, since)
+    assert (rest.status, rest.bytes_sent) == (206, big_size() - kept), "bytes that were there already came again"
 
 
 def test_what_cannot_be_had_says_why_and_the_rest_comes(deploy: Try, hub: Client, host: BedHost) -> None:
@@ -260,23 +317,38 @@ def test_what_cannot_be_had_says_why_and_the_rest_comes(deploy: Try, hub: Client
 
 def test_two_runs_at_once_download_once(deploy: Try, hub: Client, host: BedHost, tmp_path: Path) -> None:
     models, path = wanted("huggingface")
-    deploy(models).succeeded()
-    host.ssh(f"rm {path}")
     began = time.time()
     other = tmp_path / "other"
     other.mkdir()
-    with subprocess.Popen(command(other, host, models), cwd=ROOT, stdout=subprocess.PIPE, text=True) as second:
-        deploy(models).succeeded()
-        second.communicate(timeout=60)
-    assert second.returncode == 0
+    hub.fault(BYTES_FROM["huggingface"], "slow", after=1_000_000, rate=SLOW)
+    with start(other, host, models) as first:
+        wait_for(lambda: partial_size(host) > 0)
+        second = deploy(models).succeeded()
+        output, _ = first.communicate(timeout=60)
+    assert first.returncode == 0, output
+    waits = "models: another run works on the models of this host; waiting for it"
+    assert waits in second.output, "the runs did not overlap"
+    assert waits not in output
     assert len(asked(hub, host, began, "xet-bridge-us")) == 1
-    assert digest_on(host, path) == digest_of(state_dir() / "models" / BIG / BIG_FILE)
+    assert digest_on(host, path) == digest_of(big())
 
 
 def partial_size(host: BedHost) -> int:
     """Bytes in the partial files of the host."""
     sizes = host.ssh("find /srv/models/.partial -type f -size +64k -printf '%s\n' 2>/dev/null || true").stdout.split()
     return sum(map(int, sizes))
+
+
+def settled_size(host: BedHost) -> int:
+    """Bytes in the partial files of the host, when they grow no more."""
+    sizes = [-1]
+
+    def at_rest() -> bool:
+        sizes.append(partial_size(host))
+        return sizes[-1] == sizes[-2]
+
+    wait_for(at_rest)
+    return sizes[-1]
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 60) -> None:
