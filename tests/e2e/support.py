@@ -105,7 +105,9 @@ def snapshot(host: BedHost) -> str:
     )
     return host.ssh(
         f"export LC_ALL=C; for root in / /srv; do find $root -xdev \\( {pruned} \\) -prune"
-        " -o -type f -printf 'file %p %s %T@ %m %u:%g\\n' -o -printf '%y %p %l %m %u:%g\\n'; done | sort -u;"
+        " -o -type f -printf 'file %p %s %T@ %m %u:%g\\n' -o -printf '%y %p %l %m %u:%g\\n'; done"
+        # The directory of apt's stamp comes with the stamp.
+        " | grep -v '^d /var/lib/metal2model ' | sort -u;"
         " dpkg-query -W; apt-mark showhold; systemctl list-unit-files --no-legend;"
         " systemctl list-units --type=service --state=active --plain --no-legend | awk '{ print $1 }'"
         " | grep -v -e ^user@ -e ^user-runtime-dir@ -e ^systemd-hostnamed -e ^lock-holder"
