@@ -1,6 +1,7 @@
 """`./run demo`: a bare host becomes a model server that answers, before your eyes."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,12 +16,12 @@ COMMAND = [".venv/bin/pyinfra", "inventories/demo.py", "deploys/full.py", "-y"]
 QUESTION = "Say hello."
 
 
-def main() -> int:
+def main(name: str = NAME) -> int:
     """Make the host, run metal2model on it, and ask the model."""
     began = time.monotonic()
     try:
         with Bed.open() as bed:
-            host = bare_host(bed)
+            host = bare_host(bed, name)
             write_inventory_data(host)
             say(f"{host.name} is a bare {host.image} host at {host.address}; now: {' '.join(COMMAND)}")
             done = subprocess.run(COMMAND, cwd=ROOT, check=False)
@@ -29,7 +30,7 @@ def main() -> int:
                 print(completion(host))
                 say("Words in any order: to llama-server the model is a real one, but its weights are random.")
                 say(f"Done in {time.monotonic() - began:.0f} s.")
-            say(f"Look inside: ./run ssh {NAME}    Run it again: {' '.join(COMMAND)}    Remove it: ./run down {NAME}")
+            say(f"Look inside: ./run ssh {name}    Run it again: {' '.join(COMMAND)}    Remove it: ./run down {name}")
             return done.returncode
     except BedError as error:
         print(f"./run demo: {error}", file=sys.stderr)
@@ -39,16 +40,16 @@ def main() -> int:
         return 130
 
 
-def bare_host(bed: Bed) -> BedHost:
+def bare_host(bed: Bed, name: str) -> BedHost:
     """Boot a host that nothing was installed on, with all that its downloads need at hand."""
-    if any(host.name == NAME for host in bed.hosts()):
+    if any(host.name == name for host in bed.hosts()):
         say("The demo host of an earlier run is up: it is replaced")
-        bed.down(NAME)
+        bed.down(name)
     say("Preparing the image of the host and the fixtures (the first time, this compiles llama-server: 2-3 minutes)")
     images.layers(state_dir(), "noble")
     artefacts.make_models()
     artefacts.release()
-    return bed.up(NAME)
+    return bed.up(name)
 
 
 def write_inventory_data(host: BedHost) -> None:
@@ -59,7 +60,7 @@ def write_inventory_data(host: BedHost) -> None:
         "revision": hub_models.commit_of(artefacts.GGUF_REPOSITORY),
         "llama_cpp": {"version": release.tag, "sha256": release.sha256},
     }
-    (RUN_DIR / "demo.json").write_text(json.dumps(data))
+    Path(os.environ.get("M2M_DEMO", RUN_DIR / "demo.json")).write_text(json.dumps(data))
 
 
 def completion(host: BedHost) -> str:
@@ -75,4 +76,4 @@ def completion(host: BedHost) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))
