@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -55,7 +56,7 @@ def main() -> int:
             finally:
                 say("Taking the hosts down")
                 bed.down(*NAMES)
-    except (BedError, tools.BenchError) as error:
+    except (BedError, tools.BenchError, subprocess.CalledProcessError) as error:
         print(f"./run bench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -262,12 +262,13 @@ def ansible_for(program: Path, directory: Path, hosts: Sequence[BedHost]) -> Ans
 @contextlib.contextmanager
 def sshd_that_tells(host: BedHost) -> Iterator[None]:
     """Have the host's sshd log every command that it starts."""
+    # A restart, not a reload, which returns before sshd listens again; connections that stand are kept.
     drop_in = "/etc/ssh/sshd_config.d/00-bench.conf"
-    host.ssh(f"echo LogLevel VERBOSE >{drop_in} && systemctl reload ssh")
+    host.ssh(f"echo LogLevel VERBOSE >{drop_in} && systemctl restart ssh")
     try:
         yield
     finally:
-        host.ssh(f"rm {drop_in} && systemctl reload ssh")
+        host.ssh(f"rm {drop_in} && systemctl restart ssh")
 
 
 def started_by_sshd(host: BedHost) -> int:
