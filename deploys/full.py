@@ -18,7 +18,7 @@ declared = declaration_of(host)
 report = host.get_fact(Hardware)
 
 deploy_preflight(tags=declared.tags, report=report, lang=declared.lang, more=declared.problems(report))
-deploy_mirrors(options=declared.mirrors)
+deploy_mirrors(options=declared.mirrors, lock_timeout_seconds=declared.base.lock_timeout_seconds)
 deploy_base(options=declared.base)
 deploy_tuning(options=declared.tuning, report=report)
 deploy_models(options=declared.models)

@@ -5,7 +5,7 @@ from typing import Annotated, ClassVar
 import pytest
 from pydantic import Field, model_validator
 
-from roles.common.options import OptionError, OptionProblem, Options, Port
+from roles.common.options import HttpUrl, OptionError, OptionProblem, Options, Port
 
 
 class Inner(Options):
@@ -37,6 +37,9 @@ class Outer(Options):
 
     several: dict[str, Inner] = {}
     """Many."""
+
+    url: HttpUrl = "https://hub.lan:8443/@team/x"
+    """An address."""
 
     choice: Annotated[str | None, Field(description="x")] = None
 
@@ -81,6 +84,18 @@ def test_a_secret_is_not_shown() -> None:
     shown = message({"inner": {"api_key": "sk-123456"}})
     assert "sk-123456" not in shown
     assert "outer/inner/api_key: input should be a valid boolean, got a hidden value" in shown
+
+
+@pytest.mark.parametrize("url", ["https://u:s3cret@hub.lan/x", "http://s3cret@hub.lan", "https://u:s3/cret@hub.lan"])
+def test_a_login_in_a_url_is_refused_and_not_shown(url: str) -> None:
+    said = message({"url": url})
+    assert said.startswith("gpu-01: outer/url: the URL holds a login")
+    assert "s3" not in said
+
+
+@pytest.mark.parametrize("url", ["ftp://u:s3cret@hub.lan", "https://u:s3 cret@hub.lan", "u:s3cret@hub.lan", ["x:s3@y"]])
+def test_a_login_is_not_shown_where_something_else_is_wrong_either(url: object) -> None:
+    assert message({"url": url}).endswith("got a hidden value")
 
 
 def test_a_rule_over_several_options_names_the_one_to_change() -> None:

@@ -43,7 +43,8 @@ def deploy_base(options: BaseOptions) -> None:
         files={
             APT: TextFile(apt_conf(options)),
             JOURNAL: TextFile(journal_conf(options)),
-            TIME: TextFile(time_conf(options)) if options.time_servers else None,
+            # Without servers, too: a file that changes is seen by timesyncd's next restart, one that is gone is not.
+            TIME: TextFile(time_conf(options)),
         },
     )
     services(
@@ -80,8 +81,6 @@ def journal_conf(options: BaseOptions) -> str:
 
 
 def time_conf(options: BaseOptions) -> str:
-    """Text of the timesyncd.conf(5) drop-in."""
-    return (
-        "# Written by metal2model, role base. Change base/time_servers in the inventory, not this file.\n"
-        f"[Time]\nNTP={' '.join(options.time_servers)}\n"
-    )
+    """Text of the timesyncd.conf(5) drop-in; without servers a comment, which leaves the distribution's."""
+    text = "# Written by metal2model, role base. Change base/time_servers in the inventory, not this file.\n"
+    return text + (f"[Time]\nNTP={' '.join(options.time_servers)}\n" if options.time_servers else "")

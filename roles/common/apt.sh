@@ -27,8 +27,17 @@ m2m_run() {
   while :; do
     "$@" </dev/null >"$m2m_log" 2>&1 && { cat "$m2m_log"; return 0; }
     m2m_status=$?
+    if [ -z "$m2m_mended" ] && grep -q -e 'dpkg was interrupted' -e 'fix-broken' "$m2m_log"; then
+      m2m_mended=yes
+      m2m_repair && continue
+      m2m_status=$?
+      if m2m_locked; then m2m_mended=; else
+        m2m_say "an earlier package operation was interrupted, and completing it failed" \
+          "what to do: run 'dpkg --configure -a' and 'apt-get --fix-broken install' on the host, see to what they say"
+      fi
+    fi
     m2m_waited=$(($(date +%s) - m2m_began))
-    if grep -q -e 'Could not get lock' -e 'Unable to lock' -e 'locked by another process' "$m2m_log"; then
+    if m2m_locked; then
       if [ "$m2m_waited" -lt "$m2m_patience" ]; then sleep 1; continue; fi
       m2m_lock=$(sed -n 's/.*Could not get lock \([^ ]*[^ .]\).*/\1/p' "$m2m_log" | head -n 1)
       m2m_holder=$(sed -n -e 's/.*held by process \([0-9]*\) (\(.*\)).*/\2 (pid \1)/p' \
@@ -38,19 +47,23 @@ m2m_run() {
         "what to do: let it finish (unattended-upgrades after a boot takes minutes) or stop it, and run again"
       return 75
     fi
-    if [ -z "$m2m_mended" ] && grep -q -e 'dpkg was interrupted' -e 'fix-broken' "$m2m_log"; then
-      m2m_mended=yes
-      echo "an earlier package operation was interrupted: completing it"
-      dpkg --force-confdef --force-confold --configure -a </dev/null
-      apt-get -y -q $m2m_confold --fix-broken install </dev/null
-      continue
-    fi
     mkdir -p "${m2m_failed%/*}" && cp "$m2m_log" "$m2m_failed"
     grep -v -e '^Ign:' -e '^Hit:' -e '^Get:' -e '^Err:' -e '^  ' "$m2m_log" | head -n 20 >&2
     m2m_explain
     m2m_say "all that apt said: $m2m_failed on the host"
     return "$m2m_status"
   done
+}
+m2m_locked() {
+  grep -q -e 'Could not get lock' -e 'Unable to lock' -e 'locked by another process' "$m2m_log"
+}
+# dpkg alone cannot complete what lacks a dependency; apt then fetches that, so its status is the one that counts.
+m2m_repair() {
+  echo "an earlier package operation was interrupted: completing it"
+  dpkg --force-confdef --force-confold --configure -a </dev/null >"$m2m_log" 2>&1
+  apt-get -y -q -o DPkg::Lock::Timeout=0 -o Dpkg::Use-Pty=0 $m2m_confold --fix-broken install \
+    </dev/null >>"$m2m_log" 2>&1 || return
+  cat "$m2m_log"
 }
 m2m_explain() {
   m2m_missing=$(sed -n -e 's/.*Unable to locate package //p' \

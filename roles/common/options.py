@@ -2,18 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 from pyinfra.api.exceptions import InventoryError
+
+
+def has_login(text: str) -> bool:
+    """Whether a URL, or what was meant as one, has something before an ``@`` that may be a user and a password."""
+    rest = text.partition("://")[2] or text
+    authority = re.split(r"[/?#]", rest)[0]
+    # A password with a slash in it looks like a port that is no number.
+    return "@" in authority or ("@" in rest and re.search(r":(?!\d*$)[^\]]*$", authority) is not None)
+
+
+def _without_login(url: str) -> str:
+    if has_login(url):
+        raise ValueError(
+            "the URL holds a login, which everybody on the host could read where it is written, and logs would show; "
+            "write an address that needs none, such as a mirror or a cache in your own network"
+        )
+    return url
+
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$")]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$"), AfterValidator(_without_login)]
 InstanceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in a unit name, a path and a URL alike."""
 
@@ -75,7 +94,7 @@ def _explain(root: type[Options], detail: ErrorDetails, path: str) -> str:
         return f"{full}: this option is required and has no default"
     if kind == "value_error":
         return f"{full}: {detail['ctx']['error']}"
-    shown = "a hidden value" if _is_secret(loc) else repr(given)
+    shown = "a hidden value" if _is_secret(loc) or _may_hold_login(given) else repr(given)
     message = detail["msg"][:1].lower() + detail["msg"][1:]
     if kind == "literal_error":
         choices = [choice.strip(" '") for choice in detail["ctx"]["expected"].replace(" or ", ", ").split(",")]
@@ -85,6 +104,10 @@ def _explain(root: type[Options], detail: ErrorDetails, path: str) -> str:
 
 def _is_secret(loc: Iterable[object]) -> bool:
     return any(word in str(part) for part in loc for word in ("key", "password", "secret", "token"))
+
+
+def _may_hold_login(given: object) -> bool:
+    return re.search(r":.*@", repr(given)) is not None
 
 
 def _model_at(root: type[Options], loc: Iterable[object]) -> type[Options] | None:

@@ -7,8 +7,12 @@ from roles.mirrors.options import MirrorsOptions
 
 
 @deploy("Mirrors")
-def deploy_mirrors(options: MirrorsOptions) -> None:
-    """Have apt, pip and uv take packages from mirrors that answer."""
+def deploy_mirrors(options: MirrorsOptions, lock_timeout_seconds: int | None = None) -> None:
+    """
+    Have apt, pip and uv take packages from mirrors that answer.
+
+    + lock_timeout_seconds: how long to wait for another package manager; None for what the host's apt is set to
+    """
     if options.apt is None and options.pypi is None:
         return
     mirrors_in_use(
@@ -17,4 +21,5 @@ def deploy_mirrors(options: MirrorsOptions) -> None:
         security=options.security,
         pypi=options.pypi,
         timeout_seconds=options.probe_timeout_seconds,
+        lock_timeout_seconds=lock_timeout_seconds,
     )

@@ -49,7 +49,11 @@ class Change:
 
 @operation()
 def mirrors_in_use(
-    apt: Sequence[str] | None, security: bool, pypi: Sequence[str] | None, timeout_seconds: int
+    apt: Sequence[str] | None,
+    security: bool,
+    pypi: Sequence[str] | None,
+    timeout_seconds: int,
+    lock_timeout_seconds: int | None = None,
 ) -> Commands:
     """
     Take packages from the first mirror that answers, and keep to it until it stops answering.
@@ -58,6 +62,7 @@ def mirrors_in_use(
     + security: move the security pocket, too
     + pypi: the same for the index of pip and uv
     + timeout_seconds: how long a candidate may be silent
+    + lock_timeout_seconds: how long to wait for another package manager; None for what the host's apt is set to
 
     One remote command when the mirrors in use answer and nothing else is to do; that command asks them. Everything is
     probed before anything is written. apt fetches its indexes from a copy of the sources, which then replaces them.
@@ -87,7 +92,7 @@ def mirrors_in_use(
         lines = [QuoteString(f"{host.name}: {problem}") for problem in problems]
         yield StringCommand(r"printf '%s\n'", *lines, ">&2; exit 1")
     elif change.sources or change.files or recorded(state, change) != list(state.chosen):
-        yield apt_script(switch_script(state, change))
+        yield apt_script(switch_script(state, change), lock_timeout_seconds=lock_timeout_seconds)
     else:
         host.noop("the mirrors in use answer")
 

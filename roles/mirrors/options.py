@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator
 
 from roles.common.data import from_yaml
-from roles.common.options import Options, Seconds, did_you_mean
+from roles.common.options import Options, Seconds, did_you_mean, has_login
 
 UPSTREAM = "upstream"
 PRESETS = Path(__file__).parents[2] / "files" / "mirrors.yaml"
@@ -63,6 +63,12 @@ def _listed(value: Any) -> Any:
 def _known(names: tuple[str, ...]) -> tuple[str, ...]:
     if not names:
         raise ValueError("names no mirror; leave the option out to keep what the host has, or write 'upstream'")
+    if any(map(has_login, names)):
+        raise ValueError(
+            "a URL holds a login, which everybody on the host could read where it is written, and logs would show; "
+            "write it without, and put the login on the host, readable by root only: into a file in "
+            "/etc/apt/auth.conf.d (apt's, which probes pypi, too), and for pypi also into ~/.netrc of root (pip, uv)"
+        )
     for name in names:
         if name == UPSTREAM and len(names) > 1:
             raise ValueError("'upstream' stands alone: it restores what the host had, and needs no other candidate")

@@ -1,5 +1,6 @@
 """How apt is called, and what the base role writes and decides."""
 
+import inspect
 import os
 import subprocess
 import time
@@ -15,7 +16,7 @@ from roles.base.facts import HostServices, Services
 from roles.base.operations import JOURNALD, TIME_DAEMONS, TIMESYNCD
 from roles.base.options import BaseOptions
 from roles.common import apt
-from roles.common.apt import LOCKED, PackageState, PackageStates, apt_get, apt_script
+from roles.common.apt import LOCKED, PackageStates, apt_script
 from roles.common.facts import UnitState
 from roles.common.options import OptionError
 
@@ -85,6 +86,34 @@ def test_a_dpkg_beyond_repair_is_not_repaired_for_ever(fake: Path) -> None:
     assert run(fake, "m2m_apt_get install x").returncode == 100
 
 
+def test_a_repair_writes_to_the_log_and_its_failure_is_explained(fake: Path) -> None:
+    program(fake / "dpkg", f"readlink /proc/self/fd/1 /proc/self/fd/2 >>{fake}/outputs; exit 2")
+    program(
+        fake / "apt-get",
+        f'readlink /proc/self/fd/1 /proc/self/fd/2 >>{fake}/outputs; echo "$*" >>{fake}/calls\n'
+        "case $* in *fix-broken*) echo 'E: post-installation script failed' >&2; exit 7;; esac\n"
+        "echo 'E: dpkg was interrupted, you must manually run it' >&2; exit 100",
+    )
+    done = run(fake, "m2m_apt_get install x")
+    assert done.returncode == 7
+    assert len((fake / "calls").read_text().splitlines()) == 2
+    assert "completing it failed\nwhat to do: run 'dpkg --configure -a'" in done.stderr
+    assert "E: post-installation script failed" in done.stderr
+    assert "pipe:" not in (fake / "outputs").read_text()
+
+
+def test_a_repair_that_meets_a_lock_waits_and_is_done_again(fake: Path) -> None:
+    program(fake / "dpkg", "exit 0")
+    program(
+        fake / "apt-get",
+        f"case $* in *fix-broken*) [ -e {fake}/tried ] && {{ : >{fake}/whole; exit 0; }}\n"
+        f'  : >{fake}/tried; echo "{LOCK}" >&2; exit 100;; esac\n'
+        f"[ -e {fake}/whole ] || {{ echo 'E: dpkg was interrupted' >&2; exit 100; }}",
+    )
+    done = run(fake, "m2m_apt_get install x", seconds=9)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("apt_said", "we_say"),
     [
@@ -124,16 +153,12 @@ def test_the_hosts_own_timeout_holds_where_none_is_given(fake: Path) -> None:
     assert done.stdout == "7\n"
 
 
-def test_words_are_quoted() -> None:
-    assert apt_get("install", "--", "a b").get_raw_value().endswith("m2m_apt_get install -- 'a b'")
-
-
 # --- Packages --------------------------------------------------------------------------------------------------------
 
 
-def test_only_whole_packages_count_and_holds_are_seen() -> None:
+def test_only_whole_packages_count() -> None:
     lines = ["curl\t7.88\tii ", "kept\t1\thi ", "gone\t1\trc ", "half\t1\tiU ", "broken\t1\tiFR"]
-    assert PackageStates().process(lines) == {"curl": PackageState("7.88", False), "kept": PackageState("1", True)}
+    assert PackageStates().process(lines) == {"curl": "7.88", "kept": "1"}
 
 
 def commands(
@@ -147,13 +172,11 @@ def commands(
     return [command.get_raw_value().removeprefix(apt.SHELL) for command in made]
 
 
-CURL = {"curl": PackageState("7.88", False)}
+CURL = {"curl": "7.88"}
 
 
 def test_installed_packages_need_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert (
-        commands(monkeypatch, apt, apt.packages, CURL, ["curl", "nosuch|curl", "curl=7.88"], absent=["docker.io"]) == []
-    )
+    assert commands(monkeypatch, apt, apt.packages, CURL, ["curl", "nosuch|curl", "curl=7.88"]) == []
 
 
 def test_missing_ones_are_installed_in_one_call_and_none_is_removed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,10 +185,9 @@ def test_missing_ones_are_installed_in_one_call_and_none_is_removed(monkeypatch:
     assert script.endswith('m2m_install --no-install-recommends --no-remove -- zstd "$(m2m_known b c)"')
 
 
-def test_a_wrong_version_is_replaced_and_the_right_one_held(monkeypatch: pytest.MonkeyPatch) -> None:
-    install, hold = commands(monkeypatch, apt, apt.packages, CURL, ["curl=8.0"], absent=["curl"], held=True)
-    assert "--allow-change-held-packages --allow-downgrades -- curl=8.0 curl-" in install
-    assert hold.endswith("m2m_run apt-mark hold curl")
+def test_a_wrong_version_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    (install,) = commands(monkeypatch, apt, apt.packages, CURL, ["curl=8.0"])
+    assert install.endswith("--no-remove --allow-downgrades -- curl=8.0")
 
 
 # --- Options and files -----------------------------------------------------------------------------------------------
@@ -182,6 +204,19 @@ def test_the_drop_ins_say_who_wrote_them_and_where_to_change_them() -> None:
     assert "SystemMaxUse=1024M\nMaxRetentionSec=30day\n" in deploy.journal_conf(options)
     assert deploy.time_conf(options).endswith("[Time]\nNTP=ntp.lan 10.0.0.1\n")
     assert "Blacklist" not in deploy.apt_conf(BaseOptions())
+
+
+@pytest.mark.parametrize("servers", [[], ["ntp.lan"]])
+def test_the_clocks_drop_in_stays_when_its_servers_go_so_that_its_reader_sees_a_newer_file(
+    monkeypatch: pytest.MonkeyPatch, servers: list[str]
+) -> None:
+    written: dict[str, Any] = {}
+    monkeypatch.setattr(deploy, "packages", lambda **_: None)
+    monkeypatch.setattr(deploy, "services", lambda **_: None)
+    monkeypatch.setattr(deploy, "file_set", lambda files, **_: written.update(files))
+    inspect.unwrap(deploy.deploy_base)(options=BaseOptions(time_servers=servers))
+    assert written[deploy.TIME].content.startswith("# Written by metal2model")
+    assert ("[Time]" in written[deploy.TIME].content) == bool(servers)
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,17 @@
 """Which entries of apt's sources are the distribution's, and that everything else survives byte for byte."""
 
 import base64
+import inspect
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.options import OptionError
+from roles.mirrors import deploy, operations
 from roles.mirrors.facts import CHOSEN, PIP, UV, HostSources, MirrorProbes, MirrorState, ProbeResult, packed
 from roles.mirrors.operations import (
     Change,
@@ -384,6 +388,26 @@ def test_a_host_without_entries_of_the_archive_is_told_so() -> None:
     assert "fedora" in problem
 
 
+def test_a_lock_is_waited_for_as_long_as_the_deploy_was_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = at_rest()
+    made: list[Any] = []
+    monkeypatch.setattr(operations, "host", SimpleNamespace(get_fact=lambda *_, **__: state, name="node1"))
+
+    def carry_out(name: str, **arguments: Any) -> None:
+        assert name
+        made.extend(operations.mirrors_in_use._inner(**arguments))
+
+    monkeypatch.setattr(deploy, "mirrors_in_use", carry_out)
+    inspect.unwrap(deploy.deploy_mirrors)(options=load(apt="upstream"), lock_timeout_seconds=9)
+    (command,) = made
+    assert "\nm2m_set_patience '9'\n" in command.get_raw_value()
+
+
+def test_the_full_deploy_hands_the_lock_timeout_down() -> None:
+    text = (Path(__file__).parents[2] / "deploys" / "full.py").read_text()
+    assert "deploy_mirrors(options=declared.mirrors, lock_timeout_seconds=declared.base.lock_timeout_seconds)" in text
+
+
 # --- Facts -----------------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +488,31 @@ def test_a_wrong_candidate_is_explained(apt: object, said: str) -> None:
     with pytest.raises(OptionError) as error:
         load(apt=apt)
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://u:s3cret@nexus.lan/simple",
+        "http://s3cret@nexus.lan",
+        "ftp://u:s3cret@nexus.lan",
+        "u:s3cret@nexus.lan",
+        "https://u:s3/cr3t@nexus.lan",
+    ],
+)
+@pytest.mark.parametrize("option", ["apt", "pypi"])
+def test_a_login_in_a_url_is_refused_and_not_shown(option: str, url: str) -> None:
+    with pytest.raises(OptionError) as error:
+        load(**{option: ["tuna", url]})
+    said = str(error.value)
+    assert said.startswith(f"node1: mirrors/{option}: ")
+    assert "/etc/apt/auth.conf.d" in said
+    assert "~/.netrc" in said
+    assert "s3" not in said
+
+
+def test_an_at_sign_in_a_path_is_no_login() -> None:
+    assert load(pypi="https://mirror.lan:8443/@team/simple").pypi == ("https://mirror.lan:8443/@team/simple",)
 
 
 def test_every_preset_is_whole_and_https() -> None:
