@@ -44,7 +44,7 @@ class Store(FactBase[StoreState]):
         lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())
         return StringCommand(
             "export LC_ALL=C.UTF-8; printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
-            "&& python3", QuoteString(program), QuoteString(spec), "check 2>/dev/null",
+            "&& python3 -I -S", QuoteString(program), QuoteString(spec), "check 2>/dev/null",
             """|| echo '{"installed": false, "clients": {}, "models": {}}'""",
         )  # fmt: skip
 

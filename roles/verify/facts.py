@@ -45,7 +45,7 @@ class EndpointChecks(FactBase[Serving]):
         """The program travels in the command line, so that verify writes nothing on the host."""
         wanted = json.dumps([asdict(endpoint) for endpoint in endpoints])
         words = map(QuoteString, (CHECK.read_text(), wanted, *unit_patterns))
-        return StringCommand("if command -v python3 >/dev/null; then python3 -c", *words, "; else echo '{}'; fi")
+        return StringCommand("if command -v python3 >/dev/null; then python3 -I -S -c", *words, "; else echo '{}'; fi")
 
     def process(self, output: list[str]) -> Serving:
         """Read the program's JSON; a host without python3 gives an empty object."""
