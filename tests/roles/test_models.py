@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -201,6 +204,47 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return deploy.specification(ModelsOptions.load(data, where="h"))
 
 
+def wanting(spec: dict[str, Any], **wanted: dict[str, Any]) -> dict[str, Any]:
+    """The same specification with other models."""
+    data = {"directory": spec["directory"], "wanted": wanted, "keep_free_mib": 0, "retries": 1}
+    return deploy.specification(ModelsOptions.load(data, where="h"))
+
+
+class FakeHub(store.Hub):
+    """A hub whose files contain their own names; it keeps a list of what was downloaded."""
+
+    def __init__(self, *names: str) -> None:
+        self.names = names
+        self.served: list[str] = []
+
+    def listing(self, model: dict[str, Any], revision: str) -> store.Listed:
+        return COMMIT, [
+            {"name": name, "size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
+            for name in self.names
+        ]
+
+    def get(self, model: dict[str, Any], manifest: dict[str, Any], entry: dict[str, Any], part: Path) -> None:
+        self.served.append(entry["name"])
+        part.write_text(entry["name"])
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
+    """A hub in the place of Hugging Face; models belong to whoever runs the tests."""
+    found = FakeHub("m.gguf", "n.gguf", "o.gguf")
+    monkeypatch.setattr(store, "hub_of", lambda group, spec: found)
+    monkeypatch.setattr(store, "OWNER", (os.geteuid(), os.getegid()))
+    return found
+
+
+def converge(spec: dict[str, Any]) -> dict[str, str | None]:
+    """Plan and fetch, later than whatever was done before; return what is not as wanted."""
+    time.sleep(0.05)  # the clock of ctime has ticks of some milliseconds
+    assert store.plan(spec, "huggingface") == []
+    assert store.fetch(spec, "huggingface") == []
+    return {model["name"]: store.model_problem(spec, model) for model in spec["models"]}
+
+
 def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, Any], dict[str, Any], Path]:
     """A model whose file stands in its place and is known."""
     wanted = spec["models"][0]
@@ -242,6 +286,57 @@ def test_a_verified_file_is_taken_over_and_an_older_one_kept_until_the_new_is_wh
     assert (newer["stat"], newer["replaces"]) == (None, entry["stat"])
 
 
+def test_a_file_that_the_user_put_there_may_come_from_a_hub_later(spec: dict[str, Any], hub: FakeHub) -> None:
+    path = Path(spec["models"][0]["directory"], "m.gguf")
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"GGUF of the user")
+    own = {"path": str(path), "sha256": hashlib.sha256(b"GGUF of the user").hexdigest()}
+    assert store.fetch(wanting(spec, m=own), "plain") == []
+    assert converge(spec) == {"m": None}
+    assert (path.read_text(), hub.served) == ("m.gguf", ["m.gguf"])
+
+
+def test_models_that_share_a_file_do_not_invalidate_each_other(spec: dict[str, Any], hub: FakeHub) -> None:
+    one, two = {"repo": "a/b", "files": ["m.gguf"]}, {"repo": "a/b", "files": ["m.gguf", "n.gguf"]}
+    shared = Path(spec["models"][0]["directory"], "m.gguf")
+    assert converge(wanting(spec, m=one)) == {"m": None}
+    before = store.stat_of(shared)
+    assert converge(wanting(spec, m=one, n=two)) == {"m": None, "n": None}
+    assert store.stat_of(shared) == before, "a second model of the file changed it"
+    assert converge(wanting(spec, m={"repo": "a/b", "files": ["m.gguf", "o.gguf"]}, n=two)) == {"m": None, "n": None}
+    assert store.stat_of(shared) == before, "another file of the model changed it"
+    assert hub.served == ["m.gguf", "n.gguf", "o.gguf"]
+
+
+def test_rights_are_mended_where_they_are_wrong_and_else_left_alone(spec: dict[str, Any], hub: FakeHub) -> None:
+    assert converge(spec) == {"m": None}
+    path = Path(spec["models"][0]["directory"], "m.gguf")
+    places = [path, path.parent, path.parent.parent]
+    before = [place.stat().st_ctime_ns for place in places]
+    time.sleep(0.05)
+    store.settle(spec, path)
+    assert [place.stat().st_ctime_ns for place in places] == before
+    for place, wrong in ((path, 0o644), (path.parent, 0o700)):
+        place.chmod(wrong)
+        assert store.model_problem(spec, spec["models"][0]) is not None
+        store.settle(spec, path)
+        assert store.rights_problem(spec, path) is None
+
+
+def test_a_file_of_another_owner_is_given_to_root(
+    spec: dict[str, Any], hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert converge(spec) == {"m": None}
+    path = Path(spec["models"][0]["directory"], "m.gguf")
+    given: list[tuple[Path, int, int]] = []
+    monkeypatch.setattr("os.chown", lambda *arguments: given.append(arguments))
+    for owner in ((os.geteuid() + 1, os.getegid()), (os.geteuid(), os.getegid() + 1)):
+        monkeypatch.setattr(store, "OWNER", owner)
+        given.clear()
+        store.settle(spec, path)
+        assert given == [(place, *owner) for place in (path, path.parent.parent, path.parent)]
+
+
 def test_the_arithmetic_counts_what_is_there(
     spec: dict[str, Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -273,6 +368,39 @@ def test_partial_files_that_nothing_waits_for_go(spec: dict[str, Any]) -> None:
     store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
     store.sweep(spec)
     assert not partial.parent.exists()
+
+
+def test_partial_files_of_a_model_that_is_no_longer_wanted_go(spec: dict[str, Any]) -> None:
+    _, entry, path = placed(spec)
+    path.unlink()
+    both = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"]}, n={"repo": "c/d"})
+    other = store.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
+    store.write_manifest(both["models"][1], {"revision": COMMIT, "files": [other]})
+    store.manifest_path({"name": "damaged"}).write_text("{")
+    part = store.part_of(spec, entry)
+    part.parent.mkdir()
+    for name in (ZEROS, f"{ZEROS}.validator", ONES):
+        part.with_name(name).touch()
+    part.with_name(f"{ONES}.modelscope").mkdir()
+    store.sweep(both)
+    assert len(list(part.parent.iterdir())) == 4, "both models are wanted"
+    store.sweep(spec)
+    assert sorted(left.name for left in part.parent.iterdir()) == [ZEROS, f"{ZEROS}.validator"]
+
+
+def test_partial_files_stay_while_it_is_unknown_what_a_wanted_model_needs(spec: dict[str, Any]) -> None:
+    wanted, entry, path = placed(spec)
+    path.unlink()
+    part = store.part_of(spec, entry)
+    part.parent.mkdir()
+    part.touch()
+    store.sweep(wanting(spec, m={"repo": "a/b"}))
+    assert part.exists(), "other files of the model are asked for, and the listing of them failed"
+    store.manifest_path(wanted).write_text("{")
+    store.sweep(spec)
+    assert part.exists(), "the manifest is damaged"
+    store.sweep(wanting(spec, m={"path": str(path)}))
+    assert not part.exists(), "a file of the user needs none"
 
 
 def test_a_git_digest_is_that_of_git(tmp_path: Path) -> None:

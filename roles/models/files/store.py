@@ -47,6 +47,8 @@ from pathlib import Path
 from typing import Any
 
 STATE = Path("/var/lib/metal2model/models")
+OWNER = (0, 0)
+"""User and group of every model: root."""
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PIECE = 1 << 20
 PROGRESS_SECONDS = 10.0
@@ -158,10 +160,15 @@ def stat_of(path: str | Path) -> list[int] | None:
 def rights_problem(spec: Json, path: Path) -> str | None:
     """Return whose or which mode is wrong, of a file or of the directories between the models directory and it."""
     for place, mode in [(path, 0o444), *((parent, 0o755) for parent in parents_below(spec, path))]:
-        found = place.stat()
-        if (found.st_uid, found.st_gid, found.st_mode & 0o7777) != (0, 0, mode):
+        if rights_of(place) != (OWNER, mode):
             return f"{place} is not root:root {mode:04o}"
     return None
+
+
+def rights_of(path: Path) -> tuple[tuple[int, int], int]:
+    """Return owner and mode."""
+    found = path.stat()
+    return (found.st_uid, found.st_gid), found.st_mode & 0o7777
 
 
 def parents_below(spec: Json, path: Path) -> list[Path]:
@@ -746,7 +753,8 @@ def inherit(files: list[Json], before: Json | None) -> None:
     known = {entry["path"]: entry for entry in before["files"]} if before else {}
     for entry in files:
         if old := known.get(entry["path"]):
-            same = all(old[key] == entry[key] for key in ("size", "sha256", "git_sha1"))
+            # A file that the user put there (`accept`) was written down without what a hub lists.
+            same = all(old.get(key) == entry[key] for key in ("size", "sha256", "git_sha1"))
             entry["stat" if same else "replaces"] = old["stat"]
 
 
@@ -867,14 +875,17 @@ def have(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None
 
 
 def settle(spec: Json, path: Path) -> None:
-    """Give a file, and the directories above it, to root: read-only, and readable by the engines' users."""
-    os.chown(path, 0, 0)
-    path.chmod(0o444)
+    """
+    Give a file, and the directories above it, to root: read-only, and readable by the engines' users.
+
+    What is so already is not touched: that alone would change its ctime, and another model's manifest may have that.
+    """
     partial = Path(spec["directory"], ".partial")
-    for parent in parents_below(spec, path):
-        if parent != partial:
-            os.chown(parent, 0, 0)
-            parent.chmod(0o755)
+    parents = [parent for parent in parents_below(spec, path) if parent != partial]
+    for place, mode in [(path, 0o444), *((parent, 0o755) for parent in parents)]:
+        if rights_of(place) != (OWNER, mode):
+            os.chown(place, *OWNER)
+            place.chmod(mode)
 
 
 def download(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
@@ -974,13 +985,22 @@ def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None
 
 
 def sweep(spec: Json) -> None:
-    """Remove partial files that no manifest waits for: of a revision or a model that is no longer wanted."""
+    """
+    Remove partial files that nothing waits for: of a revision or a model that is no longer wanted.
+
+    Manifests outlive their models, so only those of wanted models count. While one of these is not planned, any
+    partial file may turn out to be its own, and all are kept.
+    """
     waited_for = set()
-    for path in STATE.glob("*.json"):
-        manifest = json.loads(path.read_text("utf-8"))
+    for model in spec["models"]:
+        if model["source"] == "path":
+            continue
+        manifest = read_manifest(model)
+        if manifest is None:
+            return
         for entry in manifest["files"]:
             if entry["stat"] is None or entry["stat"] != stat_of(entry["path"]):
-                waited_for.add(entry.get("sha256") or entry.get("git_sha1"))
+                waited_for.add(entry["sha256"] or entry["git_sha1"])
     partial = Path(spec["directory"], ".partial")
     for path in partial.iterdir() if partial.is_dir() else ():
         if path.name.split(".")[0] not in waited_for:
