@@ -87,10 +87,10 @@ def test_nothing_else_is_in_reach_and_fails_at_once(noble: BedHost) -> None:
 def test_reboot_is_real_and_keeps_the_disk(noble: BedHost) -> None:
     boot_id = "cat /proc/sys/kernel/random/boot_id"
     before = noble.ssh(boot_id).stdout
-    noble.ssh("touch /run/gone /root/kept")
+    noble.ssh("touch /run/gone /var/local/kept")
     noble.reboot()
     assert noble.ssh(boot_id).stdout != before
-    assert noble.ssh("ls /run/gone /root/kept", check=False).stdout == "/root/kept\n"
+    assert noble.ssh("ls /run/gone /var/local/kept", check=False).stdout == "/var/local/kept\n"
 
 
 def test_pyinfra_reaches_it_as_every_user(noble: BedHost, tmp_path: Path) -> None:

@@ -228,8 +228,8 @@ def test_a_mirror_in_the_middle_of_a_sync_gives_way_to_the_next(
 
 KILLER = """#!/bin/sh
 /bin/mv "$@" || exit
-left=$(($(cat /root/left) - 1))
-echo $left >/root/left
+left=$(($(cat /var/local/left) - 1))
+echo $left >/var/local/left
 [ $left -ne 0 ] || kill -9 $PPID
 """
 
@@ -242,9 +242,9 @@ def test_a_switch_killed_after_any_of_its_steps_is_completed_by_the_next_run(
     before = text(host, SOURCES[host.image])
     host.ssh("cat >/usr/local/bin/mv && chmod +x /usr/local/bin/mv", input=KILLER)
     for steps in (1, 2, 3, 4):
-        host.ssh(f"echo {steps} >/root/left")
+        host.ssh(f"echo {steps} >/var/local/left")
         assert run(tmp_path, [host], mirrors={"apt": ["ustc"]}).code != 0
-        assert host.ssh("cat /root/left").stdout == "0\n"
+        assert host.ssh("cat /var/local/left").stdout == "0\n"
     host.ssh("rm /usr/local/bin/mv")
     run(tmp_path, [host], mirrors={"apt": ["ustc"]}).succeeded()
     assert "mirrors.ustc.edu.cn" in update(host)
