@@ -42,7 +42,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="runs of Ansible on one host (default 5)")
     parser.add_argument("--fleet-rounds", type=int, default=3, help="runs of Ansible on ten hosts (default 3)")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # cleans up, and says so, as Ctrl-C does
     began = time.monotonic()
     try:
         program = tools.ansible_playbook()
