@@ -394,7 +394,7 @@ def _assemble(state: Path, image: Image, layer: Layer, base: Path, work: Path) -
 cd "$1"
 mount -t overlay overlay -o "lowerdir=$2,upperdir=upper,workdir=work" root
 cd files; find . -type f | while read -r file; do
-    mkdir -p "../root/${file%/*}"; cat "$file" >"../root/$file"
+    mkdir -p "../root"/"${file%/*}"; cat "$file" >"../root"/"$file"
 done
 cd ..; chroot root sh -e
 """
