@@ -111,7 +111,7 @@ def declaration_of(host: Host) -> Declaration:
 def _fleet(inventory: Inventory) -> dict[str, Declaration]:
     declarations, problems = {}, []
     for host in inventory:
-        data: dict[str, Any] = host.data.dict()  # type: ignore[no-untyped-call]
+        data: dict[str, Any] = host.data.dict()
         ours = {key: value for key, value in data.items() if key not in PYINFRA_KEYS}
         try:
             declarations[host.name] = Declaration.load(ours, where=host.name)

@@ -44,7 +44,7 @@ def written(path: Path, tmp_path: Path) -> Hosts:
 
 
 def fleet(hosts: Hosts) -> Inventory:
-    return Inventory(([(name, data) for name, data in hosts], {}))  # type: ignore[no-untyped-call]
+    return Inventory(([(name, data) for name, data in hosts], {}))
 
 
 @pytest.mark.parametrize("path", INVENTORIES, ids=lambda path: path.stem)

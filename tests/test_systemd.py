@@ -1,8 +1,8 @@
 """Words that go into a unit come out of systemd as they were."""
 
 import subprocess
-from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,15 +45,14 @@ def test_plain_words_stay_readable() -> None:
 
 
 def test_a_percent_sign_and_a_dollar_are_not_expanded() -> None:
-    assert exec_line(["50%", "$HOME"]) == '"50%%" "$$HOME"' or exec_line(["50%", "$HOME"]) == "50%% $$HOME"
+    assert exec_line(["50%", "$HOME"]) == "50%% $$HOME"
     assert environment_word("A", "$x y") == '"A=$x y"'
 
 
 @settings(max_examples=15, deadline=None)
 @given(WORDS)
-def test_systemd_itself_accepts_any_word(tmp_path_factory: object, word: str) -> None:
-    directory = Path(str(tmp_path_factory.mktemp("unit")))  # type: ignore[attr-defined]
-    unit = directory / "word.service"
+def test_systemd_itself_accepts_any_word(tmp_path_factory: pytest.TempPathFactory, word: str) -> None:
+    unit = tmp_path_factory.mktemp("unit") / "word.service"
     unit.write_text(f"[Service]\nExecStart=/bin/true {exec_line([word])}\nEnvironment={environment_word('A', word)}\n")
     done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True, check=False)
     complaints = [line for line in done.stderr.splitlines() if "word.service:" in line]

@@ -149,10 +149,6 @@ class HardwareReport:
         """It shares its kernel with others: no modules, no reboot, hardly a sysctl."""
         return self.virtualization in _CONTAINERS
 
-    def free_mib(self, path: str) -> int:
-        """Free space under one of `MOUNTS`, 0 when it is not known."""
-        return next((mount.free_mib for mount in self.mounts if mount.path == path), 0)
-
 
 # Lines of words that are separated by tabs; the first says what the line is. Nothing but sh, coreutils, grep and
 # sed, and no file that only root may read. Every process costs a millisecond or two of every run on every host, so

@@ -16,7 +16,8 @@ from tests.conftest import MakeHost
 from tests.e2e.support import PYINFRA, ROOT, Run
 from tests.testbed import artefacts, state_dir
 from tests.testbed.hosts import Bed, BedHost
-from tests.testbed.hub import Client, Request
+from tests.testbed.hub import Client
+from tests.testbed.hub_http import Request
 from tests.testbed.hub_models import commit_of
 
 DEPLOY = """

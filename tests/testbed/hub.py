@@ -22,7 +22,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from aiohttp import web
 
 from tests.testbed import RUN_DIR, artefacts, keys, locked
 from tests.testbed import state_dir as default_state_dir
-from tests.testbed.hub_http import Fault, Hub
+from tests.testbed.hub_http import Fault, Hub, Request
 from tests.testbed.hub_sites import Sites
 
 ADDRESS = "10.77.0.1"
@@ -40,22 +39,6 @@ STOP_SECONDS = 5
 SHUTDOWN_SECONDS = 0.5
 # <linux/in.h>; Python 3.11 does not name it. The hub may start before the bridge has its address.
 IP_FREEBIND = 15
-
-
-@dataclass(frozen=True)
-class Request:
-    """A request of a host, as the hub's log has it; `path` includes the query."""
-
-    time: float
-    scheme: str
-    host: str
-    method: str
-    path: str
-    range: str | None
-    status: int
-    bytes_sent: int
-    client: str
-    user_agent: str
 
 
 def served_names() -> list[str]:

@@ -1,7 +1,5 @@
 """A disk cache in front of the registries that this machine may use: each file crosses the uplink once."""
 
-# ruff: noqa: ASYNC240 - a look at a local file takes less time than handing it to a thread
-
 import asyncio
 import os
 import tempfile

@@ -131,8 +131,8 @@ class Fault:
 
 
 @dataclass
-class Record:
-    """A line of the log; written when the request comes, completed while it is answered."""
+class Request:
+    """A line of the log: written when the request comes, completed while it is answered; `path` has the query."""
 
     time: float
     scheme: str
@@ -161,7 +161,7 @@ class Hub:
 
     def __init__(self, site: Callable[[Asked], Awaitable[Answer]]) -> None:
         self.site = site
-        self.records: list[Record] = []
+        self.records: list[Request] = []
         self.faults: list[Fault] = []
 
     def log(self) -> list[dict[str, Any]]:
@@ -185,7 +185,7 @@ class Hub:
         host = (request.host or "").rsplit(":", 1)[0].lower()
         url = request.rel_url
         path_and_query = url.path + (f"?{url.query_string}" if url.query_string else "")
-        record = Record(
+        record = Request(
             time=time.time(),
             scheme="https" if request.secure else "http",
             host=host,
@@ -215,7 +215,7 @@ class Hub:
         return await self._respond(request, answer, record, where)
 
     async def _respond(
-        self, request: web.BaseRequest, answer: Answer, record: Record, where: str
+        self, request: web.BaseRequest, answer: Answer, record: Request, where: str
     ) -> web.StreamResponse:
         status, start, stop = select(answer, request.headers)
         response = web.StreamResponse(status=status, headers=dict(answer.headers))

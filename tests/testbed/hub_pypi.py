@@ -35,8 +35,8 @@ class Index:
 
 def find_index() -> Index:
     """Ask pip which index is the default; its sources carry the public names."""
-    from pip._internal.configuration import Configuration  # noqa: PLC0415 - slow to import, needed once
-    from pip._internal.models.index import PyPI  # noqa: PLC0415
+    from pip._internal.configuration import Configuration
+    from pip._internal.models.index import PyPI
 
     configuration = Configuration(isolated=False)
     configuration.load()

@@ -325,7 +325,7 @@ def _mirror_in(tree: Path, suite: str) -> Mirror:
 
 def _layer(state: Path, image: Image, base: Path) -> Layer:
     # Imported late: it needs the project's environment, the base trees do not.
-    from tests.testbed import keys  # noqa: PLC0415
+    from tests.testbed import keys
 
     secrets = ssh_keys(state)
     public = (secrets / "id.pub").read_bytes()
