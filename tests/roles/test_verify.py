@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,6 +16,7 @@ import pytest
 from roles.verify.facts import EndpointChecks, Serving
 from roles.verify.files import check as program
 
+UNIT = "llama-server@r1.service"
 GOOD: dict[str, tuple[int, Any]] = {
     "/health": (200, {"status": "ok"}),
     "/v1/models": (200, {"data": [{"id": "tiny"}]}),
@@ -56,7 +57,7 @@ def server(answers: Answers) -> Iterator[str]:
 
 def endpoint(url: str, **given: Any) -> dict[str, Any]:
     return {
-        "name": "llama_cpp/instances/r1", "unit": "llama-server@r1.service", "url": url, "model": "tiny",
+        "name": "llama_cpp/instances/r1", "unit": UNIT, "url": url, "model": "tiny",
         "api_key_file": None, "prompt": "hi", "max_tokens": 8, "min_tokens_per_second": 0, "ready_timeout_seconds": 1,
         **given,
     }  # fmt: skip
@@ -66,15 +67,19 @@ def endpoint(url: str, **given: Any) -> dict[str, Any]:
 def units(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """What systemd would say of the unit."""
     properties = {"LoadState": "loaded", "ActiveState": "active", "SubState": "running", "NRestarts": "0", "Result": ""}
-    monkeypatch.setattr(program, "unit_properties", lambda unit: dict(properties))
+    monkeypatch.setattr(program, "units_shown", lambda names: {UNIT: dict(properties)})
     monkeypatch.setattr(program, "last_log_lines", lambda unit: "its last words")
     return properties
 
 
+def check(url: str, **given: Any) -> dict[str, Any]:
+    (result,) = program.checked([endpoint(url, **given)], ["llama-server@*.service"])["checks"]
+    return dict(result)
+
+
 def problems(answers: Answers, **given: Any) -> list[str]:
     with server({**GOOD, **answers}) as url:
-        found: list[str] = program.check(endpoint(url, **given))["problems"]
-    return found
+        return list(check(url, **given)["problems"])
 
 
 def chat(**given: Any) -> Answers:
@@ -84,8 +89,9 @@ def chat(**given: Any) -> Answers:
 
 def test_a_server_that_answers_has_no_problems() -> None:
     with server(GOOD) as url:
-        result = program.check(endpoint(url))
+        result = check(url)
     assert result == {
+        "name": "llama_cpp/instances/r1",
         "unit": "active (running)", "health": "ok", "model": "tiny", "answer": "hello", "tokens_per_second": 100.0,
         "problems": [],
     }  # fmt: skip
@@ -94,7 +100,7 @@ def test_a_server_that_answers_has_no_problems() -> None:
 @pytest.mark.parametrize(
     ("answers", "given", "said"),
     [
-        ({"/health": (503, {})}, {}, "not ready within 1 s: /health answers 503"),
+        ({"/health": (503, {})}, {}, "/health answers 503"),
         ({"/v1/models": (200, {"data": [{"id": "other"}]})}, {}, "/v1/models lists ['other'], required is 'tiny'"),
         ({"/v1/models": (401, {})}, {}, "/v1/models answers 401"),
         ({"/v1/models": (200, [])}, {}, "the API does not answer as OpenAI's does"),
@@ -127,7 +133,7 @@ def test_another_protocol_on_the_port_is_no_crash() -> None:
                 connection.close()
 
         threading.Thread(target=greet, daemon=True).start()
-        (problem,) = program.check(endpoint(f"http://127.0.0.1:{port}"))["problems"]
+        (problem,) = check(f"http://127.0.0.1:{port}")["problems"]
     assert "not ready within 1 s" in problem
 
 
@@ -139,28 +145,32 @@ def test_a_key_file_without_a_key_is_no_crash(tmp_path: Path) -> None:
 
 def test_a_unit_that_is_down_is_not_waited_for(units: dict[str, str]) -> None:
     units.update(ActiveState="failed", Result="exit-code")
-    (problem,) = program.check(endpoint("http://127.0.0.1:9", ready_timeout_seconds=3600))["problems"]
+    (problem,) = check("http://127.0.0.1:9", ready_timeout_seconds=3600)["problems"]
     assert problem.startswith("the unit is failed (exit-code)") and "its last words" in problem
 
 
 def test_a_unit_that_keeps_restarting_is_not_waited_for(units: dict[str, str]) -> None:
     units.update(ActiveState="activating", SubState="auto-restart", NRestarts="7")
-    (problem,) = program.check(endpoint("http://127.0.0.1:9", ready_timeout_seconds=3600))["problems"]
+    (problem,) = check("http://127.0.0.1:9", ready_timeout_seconds=3600)["problems"]
     assert problem.startswith("the unit keeps restarting (7 times")
 
 
 def test_a_restart_during_the_check_is_seen(monkeypatch: pytest.MonkeyPatch, units: dict[str, str]) -> None:
-    def counting() -> Callable[[str], dict[str, str]]:
-        asked = iter(range(9))
-        return lambda unit: {**units, "NRestarts": str(next(asked))}
-
-    monkeypatch.setattr(program, "unit_properties", counting())
+    asked = iter(range(9))
+    monkeypatch.setattr(program, "units_shown", lambda names: {UNIT: {**units, "NRestarts": str(next(asked))}})
     assert "the unit restarted during the check" in problems({})[0]
+
+
+def test_a_unit_that_runs_undeclared_is_told(monkeypatch: pytest.MonkeyPatch, units: dict[str, str]) -> None:
+    others = {"old.service": units, "off.service": {**units, "ActiveState": "inactive"}}
+    monkeypatch.setattr(program, "units_shown", lambda names: {UNIT: units, **others})
+    with server(GOOD) as url:
+        assert program.checked([endpoint(url)], ["*.service"])["undeclared"] == ["old.service"]
 
 
 def test_a_unit_that_is_not_there_is_told_with_the_remedy(units: dict[str, str]) -> None:
     units.update(LoadState="not-found")
-    assert "run deploys/full.py" in program.check(endpoint("http://127.0.0.1:9"))["problems"][0]
+    assert "run deploys/full.py" in check("http://127.0.0.1:9")["problems"][0]
 
 
 def test_a_host_without_python_has_no_checks() -> None:

@@ -221,10 +221,10 @@ def _mmdebstrap(image: Image) -> list[str]:
     """The command up to the target, which comes last."""
     # Without manuals, and without waiting for the disk: this system is thrown away.
     dpkg = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
-    apt = ('Acquire::Languages "none";', *_apt_settings(), *image.apt)
+    apt = ('Acquire::Languages "none";', 'Acquire::Retries "3";', *_apt_settings(), *image.apt)
     components = "main,universe,restricted,multiverse" if image.suite == "noble" else "main"
     return [
-        "mmdebstrap", "--quiet", "--mode=root", "--format=directory", "--variant=minbase",
+        "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
         f"--components={components}", f"--include={','.join(PACKAGES)}",
         *(f"--dpkgopt={line}" for line in dpkg), *(f"--aptopt={line}" for line in apt),
         f'--customize-hook=chroot "$1" sh -ec {shlex.quote(CUSTOMIZE)}',
@@ -415,9 +415,10 @@ def ssh_keys(state: Path) -> Path:
             options = ["-t", "ed25519", "-N", "", "-C", f"metal2model-bed-{name}", "-f", str(part / name)]
             subprocess.run(["ssh-keygen", "-q", *options], check=True)
         key = " ".join((part / "host.pub").read_text().split()[:2])
-        # One line an address, not a pattern: not every ssh client knows patterns here.
-        known = [f"10.77.0.{number} {key}\n" for number in range(2, 255)]
-        (part / "known_hosts").write_text("".join(known))
+        # Every address by name, not a pattern: not every ssh client knows patterns here. On one line, since paramiko
+        # compares each line of the file with all before it.
+        addresses = ",".join(f"10.77.0.{number}" for number in range(2, 255))
+        (part / "known_hosts").write_text(f"{addresses} {key}\n")
 
     return _built(state, final, build)
 

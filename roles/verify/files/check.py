@@ -1,4 +1,4 @@
-"""Check model servers on the host that runs them; reads only. Runs on any Python 3.9 or newer, standard library alone.
+"""Check model servers on the host that runs them; reads only. Runs on any Python 3.10 or newer, standard library alone.
 
 Arguments: a JSON list of endpoints, as roles/common/endpoint.py describes them, and patterns of the units that serve
 them. Output: a JSON object, "checks" of the endpoints and "undeclared", running units that belong to none of them.
@@ -6,39 +6,55 @@ them. Output: a JSON object, "checks" of the endpoints and "undeclared", running
 
 from __future__ import annotations
 
+# Nothing heavy is imported: a host at rest spends most of its time here on starting Python.
 import http.client
 import json
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
-from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 POLL_SECONDS = 0.2
 
 
-def unit_properties(unit: str) -> dict[str, str]:
-    """Return what systemd says of a unit."""
-    wanted = "LoadState,ActiveState,SubState,NRestarts,Result"
+class Refused(Exception):
+    """The server answered, with another status than 200."""
+
+
+def units_shown(names: list[str]) -> dict[str, dict[str, str]]:
+    """Return what systemd says of units, by name; a pattern stands for all loaded ones that match."""
+    wanted = "Id,LoadState,ActiveState,SubState,NRestarts,Result"
     shown = subprocess.run(
-        ["systemctl", "show", "--property", wanted, "--", unit], capture_output=True, text=True, check=False
+        ["systemctl", "show", "--property", wanted, "--", *names], capture_output=True, text=True, check=False
     )
-    return dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.stdout.split("\n\n")]
+    return {block["Id"]: block for block in blocks if "Id" in block}
 
 
 def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> Any:
-    """Return the JSON of a GET, or of a POST when there is a body. Raises OSError and ValueError."""
+    """
+    Return the JSON of a GET, or of a POST when there is a body.
+
+    Raises Refused, OSError, ValueError and HTTPException. No proxy of the environment sees requests to this very host.
+    """
     headers = {"Content-Type": "application/json"}
     if endpoint["api_key_file"]:
-        headers["Authorization"] = "Bearer " + Path(endpoint["api_key_file"]).read_text(encoding="ascii").split()[0]
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(endpoint["url"] + path, data, headers)
-    # A proxy of the environment must not see requests to this very host.
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=timeout) as response:
-        return json.load(response)
+        with open(endpoint["api_key_file"], encoding="ascii") as file:
+            headers["Authorization"] = "Bearer " + file.read().split()[0]
+    address = urlsplit(endpoint["url"])
+    connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
+    try:
+        data = None if body is None else json.dumps(body).encode()
+        connection.request("GET" if body is None else "POST", address.path + path, data, headers)
+        response = connection.getresponse()
+        text = response.read()
+    finally:
+        connection.close()
+    if response.status != 200:
+        said = text[:300].decode(errors="replace")
+        raise Refused(f"{endpoint['url']}{path} answers {response.status}: {said}")
+    return json.loads(text)
 
 
 def wait_until_healthy(endpoint: dict[str, Any]) -> str:
@@ -50,11 +66,11 @@ def wait_until_healthy(endpoint: dict[str, Any]) -> str:
         try:
             call(endpoint, "/health")
             return ""
-        except urllib.error.HTTPError as error:
-            problem = f"/health answers {error.code}"
+        except Refused as error:
+            problem = str(error)
         except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
-            problem = f"/health: {getattr(error, 'reason', None) or repr(error)}"
-        unit = unit_properties(endpoint["unit"])
+            problem = f"/health: {error!r}"
+        unit = units_shown([endpoint["unit"]]).get(endpoint["unit"], {})
         restarts = unit.get("NRestarts") if restarts is None else restarts
         if unit.get("ActiveState") not in ("active", "activating"):
             return f"the unit is {unit.get('ActiveState', 'unknown')} ({unit.get('Result', '')})"
@@ -73,11 +89,10 @@ def last_log_lines(unit: str) -> str:
     return " | ".join(shown.stdout.split("\n")).strip(" |")
 
 
-def check(endpoint: dict[str, Any]) -> dict[str, Any]:
-    """Return what one endpoint proved: fields of roles/verify/facts.py's EndpointCheck."""
-    result: dict[str, Any] = {"problems": []}
+def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
+    """Return what one endpoint with such a unit proved: fields of EndpointCheck in roles/verify/facts.py."""
+    result: dict[str, Any] = {"name": endpoint["name"], "problems": []}
     problems: list[str] = result["problems"]
-    unit = unit_properties(endpoint["unit"])
     result["unit"] = f"{unit.get('ActiveState', 'unknown')} ({unit.get('SubState', '')})"
     if unit.get("LoadState") != "loaded":
         problems.append(
@@ -99,23 +114,11 @@ def check(endpoint: dict[str, Any]) -> dict[str, Any]:
                 f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?"
             )
         answer(endpoint, result)
-    except urllib.error.HTTPError as error:
-        said = error.read(300).decode(errors="replace")
-        problems.append(f"{error.url} answers {error.code}: {said}; read journalctl -u {endpoint['unit']}")
+    except Refused as error:
+        problems.append(f"{error}; read journalctl -u {endpoint['unit']}")
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
         problems.append(f"the API does not answer as OpenAI's does: {error!r}; read journalctl -u {endpoint['unit']}")
-    after = unit_properties(endpoint["unit"])
-    if after.get("NRestarts") != unit.get("NRestarts"):
-        problems.append(f"the unit restarted during the check; read journalctl -u {endpoint['unit']}")
     return result
-
-
-def undeclared(endpoints: list[dict[str, Any]], patterns: list[str]) -> list[str]:
-    """Return the units of engines that run though nothing declares them (any more)."""
-    command = ["systemctl", "list-units", "--plain", "--no-legend", "--state=active,activating", "--", *patterns]
-    shown = subprocess.run(command, capture_output=True, text=True, check=False) if patterns else None
-    running = [line.split()[0] for line in shown.stdout.splitlines() if line.strip()] if shown else []
-    return sorted(set(running) - {endpoint["unit"] for endpoint in endpoints})
 
 
 def answer(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
@@ -157,12 +160,18 @@ def answer(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
         )
 
 
-def main(declared: str, *patterns: str) -> None:
-    """Check what is declared, and print the results."""
-    endpoints = json.loads(declared)
-    checks = [{"name": endpoint["name"], **check(endpoint)} for endpoint in endpoints]
-    print(json.dumps({"checks": checks, "undeclared": undeclared(endpoints, list(patterns))}))
+def checked(endpoints: list[dict[str, Any]], patterns: list[str]) -> dict[str, Any]:
+    """Return what the endpoints proved, and the units of engines that run though nothing declares them (any more)."""
+    declared = [endpoint["unit"] for endpoint in endpoints]
+    before = units_shown([*declared, *patterns]) if declared or patterns else {}
+    checks = [check(endpoint, before.get(endpoint["unit"], {})) for endpoint in endpoints]
+    after = units_shown(declared) if declared else {}
+    for unit, result in zip(declared, checks, strict=True):
+        if before.get(unit, {}).get("NRestarts") != after.get(unit, {}).get("NRestarts"):
+            result["problems"].append(f"the unit restarted during the check; read journalctl -u {unit}")
+    running = {name for name, unit in before.items() if unit.get("ActiveState") in ("active", "activating")}
+    return {"checks": checks, "undeclared": sorted(running - set(declared))}
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    print(json.dumps(checked(json.loads(sys.argv[1]), sys.argv[2:])))
