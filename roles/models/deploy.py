@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ from roles.models.options import ModelsOptions, Source
 
 FILES = Path(__file__).parent / "files"
 HOME = "/opt/metal2model/models"
-PROGRAM = f"{HOME}/store.py"
 SPEC = "/etc/metal2model/models.json"
 CLIENTS = {"huggingface": ("huggingface-hub", "huggingface_hub"), "modelscope": ("modelscope-hub", "modelscope_hub")}
 """Hub -> the package of its client, and the module."""
@@ -25,12 +25,13 @@ def deploy_models(options: ModelsOptions) -> None:
     """Have the wanted models on the host."""
     if options.wanted:
         spec = specification(options)
-        store(name="Have the models", program=PROGRAM, spec=SPEC, files=own_files(spec), pythons=pythons(spec))
+        store(name="Have the models", home=HOME, spec=SPEC, files=own_files(spec), pythons=pythons(spec))
 
 
 def own_files(spec: dict[str, Any]) -> dict[str, str]:
     """Return the role's own files on the host: what is wanted, the program, the requirements of the clients."""
-    names = ["store.py", *(f"{hub}.txt" for hub in spec["clients"])]
+    program = sorted(path.relative_to(FILES) for path in (FILES / "store").glob("*.py"))
+    names = [*map(str, program), *(f"{hub}.txt" for hub in spec["clients"])]
     texts = {f"{HOME}/{name}": (FILES / name).read_text("utf-8") for name in names}
     return {**texts, SPEC: json.dumps(spec, indent=1, ensure_ascii=False) + "\n"}
 
@@ -44,7 +45,7 @@ def pythons(spec: dict[str, Any]) -> dict[str, str]:
 
 
 def specification(options: ModelsOptions) -> dict[str, Any]:
-    """Return what the program is to have; its schema is what files/store.py reads."""
+    """Return what the program is to have; its schema is what files/store reads."""
     sources = {name: options.source(name) for name in options.wanted}
     endpoints = {"huggingface": options.huggingface_endpoint, "modelscope": options.modelscope_endpoint}
     return {
@@ -64,7 +65,8 @@ def specification(options: ModelsOptions) -> dict[str, Any]:
 def client(hub: str, endpoint: str) -> dict[str, str]:
     """Return what the program needs to know of a hub's client; the version is the one that the requirements pin."""
     package, module = CLIENTS[hub]
-    version = re.search(rf"^{package}==(\S+)", (FILES / f"{hub}.txt").read_text("utf-8"), re.MULTILINE)
+    requirements = (FILES / f"{hub}.txt").read_text("utf-8")
+    version = re.search(rf"^{package}==(\S+)", requirements, re.MULTILINE)
     assert version, f"roles/models/files/{hub}.txt does not pin {package}"
     return {
         "package": package,
@@ -72,6 +74,7 @@ def client(hub: str, endpoint: str) -> dict[str, str]:
         "version": version[1],
         "root": f"/opt/metal2model/{module}",
         "requirements": f"{HOME}/{hub}.txt",
+        "requirements_sha256": sha256(requirements.encode()).hexdigest(),
         "endpoint": endpoint,
     }
 

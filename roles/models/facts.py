@@ -8,6 +8,12 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
+RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from store.{} import main; sys.exit(main(sys.argv[1:]))"
+"""
+Text of a program that runs a module of files/store, after the directory that holds the package. Neither ``python -m``
+nor a script, as this one can have ``-I``, and what it imports is kept compiled.
+"""
+
 
 @dataclass(frozen=True)
 class StoreState:
@@ -39,12 +45,18 @@ class Store(FactBase[StoreState]):
         """Nothing is known of a host that did not answer; pyinfra has failed it by then."""
         return StoreState(False, {}, {})
 
-    def command(self, program: str, spec: str, digests: Mapping[str, str]) -> StringCommand:
-        """``program``, ``spec``: paths, see files/store.py; ``digests``: path -> sha256 of the role's own files."""
+    def command(self, home: str, spec: str, digests: Mapping[str, str]) -> StringCommand:
+        """
+        ``home``, ``spec``: paths of what holds the package files/store and of what is wanted.
+
+        ``digests``: path -> sha256 of the role's own files.
+        """
         lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())
         return StringCommand(
-            "export LC_ALL=C.UTF-8; printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
-            "&& python3 -I -S", QuoteString(program), QuoteString(spec), "check 2>/dev/null",
+            "export LC_ALL=C.UTF-8; umask 022;",
+            "printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
+            "&& python3 -I -S -c", QuoteString(RUN.format("known")), QuoteString(home), QuoteString(spec),
+            "2>/dev/null",
             """|| echo '{"installed": false, "clients": {}, "models": {}}'""",
         )  # fmt: skip
 

@@ -187,7 +187,7 @@ def test_a_download_that_is_cut_and_then_killed_goes_on_where_it_was(
     with start(tmp_path, host, models) as first:
         wait_for(lambda: [request.bytes_sent for request in downloads(hub, host, began)] == [20_000_000, 10_000_000])
         assert settled_size(host) >= 30_000_000 - 2 * LOST_AT_MOST
-        host.ssh("kill -KILL $(pgrep -f '^[^ ]*python[0-9.]* /opt/metal2model/models/store.py')")
+        host.ssh("kill -KILL $(pgrep -f '^[^ ]*python[0-9.]* -I -c .* /opt/metal2model/models ')")
         first.communicate(timeout=60)
     assert first.returncode == 1
     assert host.ssh(f"test -e {path}", check=False).returncode == 1, "a partial file has the final name"
@@ -236,6 +236,16 @@ def test_a_file_that_changed_is_looked_at_and_only_a_wrong_one_comes_again(
     deploy(models).succeeded()
     assert digest_on(host, path) == right
     assert deploy(models).succeeded().changed(host.name) == []
+
+
+def test_a_program_that_a_power_cut_damaged_is_mended(deploy: Try, hub: Client, host: BedHost) -> None:
+    models = {"wanted": {"tiny": {"repo": artefacts.GGUF_REPOSITORY, "files": ["tiny-random-F32.gguf"]}}}
+    deploy(models).succeeded()
+    compiled = "/opt/metal2model/models/store/__pycache__/known.*.pyc"
+    for damage in (f"truncate -s 500 {compiled}", "truncate -s 500 /opt/metal2model/models/store/known.py"):
+        host.ssh(damage)
+        assert deploy(models).succeeded().changed(host.name) == ["Models | Have the models"]
+        assert deploy(models).succeeded().changed(host.name) == []
 
 
 def test_what_does_not_fit_is_refused_before_the_first_byte(deploy: Try, hub: Client, host: BedHost) -> None:

@@ -19,7 +19,7 @@ from roles.common.model import catalogue
 from roles.common.options import OptionError
 from roles.models import deploy
 from roles.models.facts import Store, StoreState
-from roles.models.files import store
+from roles.models.files.store import commands, hubs, known
 from roles.models.options import ModelsOptions
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,7 @@ def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for()
 
 def test_the_program_runs_on_the_python_of_ubuntu_22_04() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mypy", "--python-version", "3.10", "roles/models/files/store.py"],
+        [sys.executable, "-m", "mypy", "--python-version", "3.10", "roles/models/files/store"],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
@@ -132,7 +132,7 @@ def test_the_program_runs_on_the_python_of_ubuntu_22_04() -> None:
 
 def test_the_state_is_read_in_one_command_and_a_bare_host_has_nothing_installed() -> None:
     fact = Store()
-    command = fact.command("/opt/p.py", "/etc/s.json", {"/opt/p.py": ZEROS})
+    command = fact.command("/opt/p", "/etc/s.json", {"/etc/s.json": ZEROS})
     assert isinstance(command, StringCommand)
     done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
     bare = fact.process(done.stdout.splitlines())
@@ -141,6 +141,29 @@ def test_the_state_is_read_in_one_command_and_a_bare_host_has_nothing_installed(
     assert StoreState(installed=True, clients={"huggingface": None}, models={"a": None}).at_rest
     assert not StoreState(installed=True, clients={"huggingface": "is not installed"}, models={}).at_rest
     assert not StoreState(installed=True, clients={}, models={"a": "x is not there yet"}).at_rest
+
+
+def test_the_check_says_what_is_not_as_wanted(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"<html>")
+    spec = tmp_path / "spec.json"
+    there, absent = {"path": str(tmp_path / "m.gguf")}, {"repo": "a/b"}
+    spec.write_text(json.dumps(deploy.specification(options(there=there, absent=absent))))
+    fact = Store()
+    home = str(deploy.FILES)
+    command = fact.command(home, str(spec), {str(spec): hashlib.sha256(spec.read_bytes()).hexdigest()})
+    done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
+    state = fact.process(done.stdout.splitlines())
+    assert (state.installed, state.clients) == (True, {"huggingface": "is not installed"})
+    assert state.models["absent"] == "nothing is known of it yet"
+    assert (state.models["there"] or "").startswith(f"{tmp_path}/m.gguf is no GGUF file")
+
+
+def test_the_check_of_a_host_at_rest_imports_little() -> None:
+    program = "import sys; sys.path.insert(0, sys.argv[1]); import store.known; print(*sys.modules)"
+    words = [sys.executable, "-I", "-S", "-c", program, str(deploy.FILES)]
+    done = subprocess.run(words, capture_output=True, text=True, check=True)
+    heavy = {"pathlib", "typing", "hashlib", "contextlib", "subprocess", "urllib.parse", "ssl", "store.commands"}
+    assert heavy & set(done.stdout.split()) == set()
 
 
 # The program
@@ -169,36 +192,36 @@ def listed(*names: str) -> list[dict[str, Any]]:
 )
 def test_files_are_names_globs_and_whole_splits(files: list[str], names: list[str]) -> None:
     hub = listed("d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf", "config.json", "m.gguf")
-    assert [item["name"] for item in store.chosen(model(files=files), hub)] == names
+    assert [item["name"] for item in commands.chosen(model(files=files), hub)] == names
 
 
 def test_a_file_that_the_hub_has_not_is_refused_with_close_names() -> None:
-    with pytest.raises(store.Refused, match=r"none is 'm-Q4_K_S.gguf' \(did you mean 'm-Q4_K_M.gguf'\?\)"):
-        store.chosen(model(files=["m-Q4_K_S.gguf"]), listed("m-Q4_K_M.gguf", "README.md"))
+    with pytest.raises(hubs.Refused, match=r"none is 'm-Q4_K_S.gguf' \(did you mean 'm-Q4_K_M.gguf'\?\)"):
+        commands.chosen(model(files=["m-Q4_K_S.gguf"]), listed("m-Q4_K_M.gguf", "README.md"))
 
 
 def test_a_split_of_which_a_part_is_missing_is_refused() -> None:
-    with pytest.raises(store.Refused, match=r"lacks 'a-00002-of-00002.gguf'"):
-        store.chosen(model(files=["a-00001-of-00002.gguf"]), listed("a-00001-of-00002.gguf"))
+    with pytest.raises(hubs.Refused, match=r"lacks 'a-00002-of-00002.gguf'"):
+        commands.chosen(model(files=["a-00001-of-00002.gguf"]), listed("a-00001-of-00002.gguf"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
 def test_a_listing_that_leads_out_of_the_directory_is_refused(name: str) -> None:
-    with pytest.raises(store.Refused, match="the listing is refused"):
-        store.planned(model(), listed(name)[0])
+    with pytest.raises(hubs.Refused, match="the listing is refused"):
+        commands.planned(model(), listed(name)[0])
 
 
 def test_a_digest_that_the_catalogue_knows_otherwise_is_refused() -> None:
     spec = deploy.specification(options(qwen3_0_6b_q8={"repo": "a/b"}))
     entry = {**spec["models"][0], "digests": {"m.gguf": ONES}}
-    with pytest.raises(store.Refused, match="Nothing was downloaded"):
-        store.planned(entry, listed("m.gguf")[0])
+    with pytest.raises(hubs.Refused, match="Nothing was downloaded"):
+        commands.planned(entry, listed("m.gguf")[0])
 
 
 @pytest.fixture
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A specification whose paths are in a temporary directory."""
-    monkeypatch.setattr(store, "STATE", tmp_path / "state")
+    monkeypatch.setattr(known, "STATE", str(tmp_path / "state"))
     wanted = {"m": {"repo": "a/b", "files": ["m.gguf"]}}
     data = {"directory": str(tmp_path / "models"), "wanted": wanted, "keep_free_mib": 0, "retries": 1}
     return deploy.specification(ModelsOptions.load(data, where="h"))
@@ -210,14 +233,14 @@ def wanting(spec: dict[str, Any], **wanted: dict[str, Any]) -> dict[str, Any]:
     return deploy.specification(ModelsOptions.load(data, where="h"))
 
 
-class FakeHub(store.Hub):
+class FakeHub(hubs.Hub):
     """A hub whose files contain their own names; it keeps a list of what was downloaded."""
 
     def __init__(self, *names: str) -> None:
         self.names = names
         self.served: list[str] = []
 
-    def listing(self, model: dict[str, Any], revision: str) -> store.Listed:
+    def listing(self, model: dict[str, Any], revision: str) -> hubs.Listed:
         return COMMIT, [
             {"name": name, "size": len(name), "sha256": hashlib.sha256(name.encode()).hexdigest()}
             for name in self.names
@@ -232,17 +255,17 @@ class FakeHub(store.Hub):
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """A hub in the place of Hugging Face; models belong to whoever runs the tests."""
     found = FakeHub("m.gguf", "n.gguf", "o.gguf")
-    monkeypatch.setattr(store, "hub_of", lambda group, spec: found)
-    monkeypatch.setattr(store, "OWNER", (os.geteuid(), os.getegid()))
+    monkeypatch.setattr(commands, "hub_of", lambda group, spec: found)
+    monkeypatch.setattr(known, "OWNER", (os.geteuid(), os.getegid()))
     return found
 
 
 def converge(spec: dict[str, Any]) -> dict[str, str | None]:
     """Plan and fetch, later than whatever was done before; return what is not as wanted."""
     time.sleep(0.05)  # the clock of ctime has ticks of some milliseconds
-    assert store.plan(spec, "huggingface") == []
-    assert store.fetch(spec, "huggingface") == []
-    return {model["name"]: store.model_problem(spec, model) for model in spec["models"]}
+    assert commands.plan(spec, "huggingface") == []
+    assert commands.fetch(spec, "huggingface") == []
+    return {model["name"]: known.model_problem(spec, model) for model in spec["models"]}
 
 
 def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, Any], dict[str, Any], Path]:
@@ -251,37 +274,37 @@ def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, An
     path = Path(wanted["directory"], "m.gguf")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    entry = store.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
-    entry["stat"] = store.stat_of(path)
-    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    entry = commands.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
+    entry["stat"] = known.stat_of(path)
+    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
     return wanted, entry, path
 
 
 def test_any_change_of_a_file_is_seen_by_stat_alone(spec: dict[str, Any]) -> None:
     wanted, _, path = placed(spec)
-    assert store.model_problem(spec, wanted) == f"{path} is not root:root 0444"
+    assert known.model_problem(spec, wanted) == f"{path} is not root:root 0444"
     path.write_bytes(b"GGUF")
-    assert store.model_problem(spec, wanted) == "m.gguf changed since it was verified"
+    assert known.model_problem(spec, wanted) == "m.gguf changed since it was verified"
     path.unlink()
-    assert store.model_problem(spec, wanted) == "m.gguf changed since it was verified"
-    assert store.model_problem(spec, {**wanted, "files": ["n.gguf"]}) == "nothing is known of it yet"
+    assert known.model_problem(spec, wanted) == "m.gguf changed since it was verified"
+    assert known.model_problem(spec, {**wanted, "files": ["n.gguf"]}) == "nothing is known of it yet"
 
 
 def test_a_branch_means_what_it_meant_first_also_for_other_files(spec: dict[str, Any]) -> None:
     wanted, _, _ = placed(spec)
-    before = store.read_manifest(wanted, of_any_request=True)
-    assert store.revision_of({**wanted, "files": []}, before) == COMMIT
-    assert store.revision_of({**wanted, "revision": "v2"}, before) == "v2"
-    assert store.revision_of(wanted, None) == "main"
+    before = known.read_manifest(wanted, of_any_request=True)
+    assert commands.revision_of({**wanted, "files": []}, before) == COMMIT
+    assert commands.revision_of({**wanted, "revision": "v2"}, before) == "v2"
+    assert commands.revision_of(wanted, None) == "main"
 
 
 def test_a_verified_file_is_taken_over_and_an_older_one_kept_until_the_new_is_whole(spec: dict[str, Any]) -> None:
     wanted, entry, _ = placed(spec)
-    before = store.read_manifest(wanted)
-    same = store.planned(wanted, {"name": "m.gguf", "size": 4, "sha256": ZEROS})
-    newer = store.planned(wanted, {"name": "m.gguf", "size": 9, "sha256": ONES})
-    store.inherit([same], before)
-    store.inherit([newer], before)
+    before = known.read_manifest(wanted)
+    same = commands.planned(wanted, {"name": "m.gguf", "size": 4, "sha256": ZEROS})
+    newer = commands.planned(wanted, {"name": "m.gguf", "size": 9, "sha256": ONES})
+    commands.inherit([same], before)
+    commands.inherit([newer], before)
     assert (same["stat"], same["replaces"]) == (entry["stat"], None)
     assert (newer["stat"], newer["replaces"]) == (None, entry["stat"])
 
@@ -291,7 +314,7 @@ def test_a_file_that_the_user_put_there_may_come_from_a_hub_later(spec: dict[str
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF of the user")
     own = {"path": str(path), "sha256": hashlib.sha256(b"GGUF of the user").hexdigest()}
-    assert store.fetch(wanting(spec, m=own), "plain") == []
+    assert commands.fetch(wanting(spec, m=own), "plain") == []
     assert converge(spec) == {"m": None}
     assert (path.read_text(), hub.served) == ("m.gguf", ["m.gguf"])
 
@@ -300,11 +323,11 @@ def test_models_that_share_a_file_do_not_invalidate_each_other(spec: dict[str, A
     one, two = {"repo": "a/b", "files": ["m.gguf"]}, {"repo": "a/b", "files": ["m.gguf", "n.gguf"]}
     shared = Path(spec["models"][0]["directory"], "m.gguf")
     assert converge(wanting(spec, m=one)) == {"m": None}
-    before = store.stat_of(shared)
+    before = known.stat_of(shared)
     assert converge(wanting(spec, m=one, n=two)) == {"m": None, "n": None}
-    assert store.stat_of(shared) == before, "a second model of the file changed it"
+    assert known.stat_of(shared) == before, "a second model of the file changed it"
     assert converge(wanting(spec, m={"repo": "a/b", "files": ["m.gguf", "o.gguf"]}, n=two)) == {"m": None, "n": None}
-    assert store.stat_of(shared) == before, "another file of the model changed it"
+    assert known.stat_of(shared) == before, "another file of the model changed it"
     assert hub.served == ["m.gguf", "n.gguf", "o.gguf"]
 
 
@@ -314,13 +337,13 @@ def test_rights_are_mended_where_they_are_wrong_and_else_left_alone(spec: dict[s
     places = [path, path.parent, path.parent.parent]
     before = [place.stat().st_ctime_ns for place in places]
     time.sleep(0.05)
-    store.settle(spec, path)
+    commands.settle(spec, path)
     assert [place.stat().st_ctime_ns for place in places] == before
     for place, wrong in ((path, 0o644), (path.parent, 0o700)):
         place.chmod(wrong)
-        assert store.model_problem(spec, spec["models"][0]) is not None
-        store.settle(spec, path)
-        assert store.rights_problem(spec, path) is None
+        assert known.model_problem(spec, spec["models"][0]) is not None
+        commands.settle(spec, path)
+        assert known.rights_problem(spec, str(path)) is None
 
 
 def test_a_file_of_another_owner_is_given_to_root(
@@ -331,10 +354,24 @@ def test_a_file_of_another_owner_is_given_to_root(
     given: list[tuple[Path, int, int]] = []
     monkeypatch.setattr("os.chown", lambda *arguments: given.append(arguments))
     for owner in ((os.geteuid() + 1, os.getegid()), (os.geteuid(), os.getegid() + 1)):
-        monkeypatch.setattr(store, "OWNER", owner)
+        monkeypatch.setattr(known, "OWNER", owner)
         given.clear()
-        store.settle(spec, path)
+        commands.settle(spec, path)
         assert given == [(place, *owner) for place in (path, path.parent.parent, path.parent)]
+
+
+@pytest.mark.parametrize(
+    ("directory", "path", "parents"),
+    [
+        ("/srv/models", "/srv/models/a/b/d/m.gguf", ["/srv/models/a", "/srv/models/a/b", "/srv/models/a/b/d"]),
+        ("/srv//./models", "/srv/models/a/m.gguf", ["/srv/models/a"]),
+        ("/srv/models", "/srv/models/m.gguf", []),
+        ("/srv/models", "/srv/models2/a/m.gguf", []),
+        ("/.", "/a/b/m.gguf", ["/a", "/a/b"]),
+    ],
+)
+def test_only_directories_below_that_of_the_models_are_ours(directory: str, path: str, parents: list[str]) -> None:
+    assert known.parents_below({"directory": directory}, path) == parents
 
 
 def test_the_arithmetic_counts_what_is_there(
@@ -344,11 +381,11 @@ def test_the_arithmetic_counts_what_is_there(
     path.unlink()
     huge = 1 << 60
     entry.update(size=huge, stat=None)
-    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
-    part = store.part_of(spec, entry)
+    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    part = commands.part_of(spec, entry)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"12345")
-    problem = store.space({**spec, "keep_free_bytes": 7})[0]
+    problem = commands.space({**spec, "keep_free_bytes": 7})[0]
     assert f"{huge} - 5 there already = {huge - 5} to come: {path}" in capsys.readouterr().out
     assert f"{huge - 5} to come + 7 to stay free = {huge + 2} required" in problem
     assert problem.startswith(f"models/directory: {tmp_path}/models: ")
@@ -356,17 +393,17 @@ def test_the_arithmetic_counts_what_is_there(
 
 def test_partial_files_that_nothing_waits_for_go(spec: dict[str, Any]) -> None:
     wanted, entry, path = placed(spec)
-    partial = store.part_of(spec, entry)
+    partial = commands.part_of(spec, entry)
     partial.parent.mkdir()
     partial.with_name(ONES).write_text("of a revision that is no longer wanted")
     partial.write_text("of a file that is in its place")
     path.unlink()
-    store.sweep(spec)
+    commands.sweep(spec)
     assert [left.name for left in partial.parent.iterdir()] == [ZEROS], "the file is gone, so its part is wanted again"
     path.write_bytes(b"GGUF")
-    entry["stat"] = store.stat_of(path)
-    store.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
-    store.sweep(spec)
+    entry["stat"] = known.stat_of(path)
+    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    commands.sweep(spec)
     assert not partial.parent.exists()
 
 
@@ -374,32 +411,32 @@ def test_partial_files_of_a_model_that_is_no_longer_wanted_go(spec: dict[str, An
     _, entry, path = placed(spec)
     path.unlink()
     both = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"]}, n={"repo": "c/d"})
-    other = store.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
-    store.write_manifest(both["models"][1], {"revision": COMMIT, "files": [other]})
-    store.manifest_path({"name": "damaged"}).write_text("{")
-    part = store.part_of(spec, entry)
+    other = commands.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
+    commands.write_manifest(both["models"][1], {"revision": COMMIT, "files": [other]})
+    Path(known.manifest_path({"name": "damaged"})).write_text("{")
+    part = commands.part_of(spec, entry)
     part.parent.mkdir()
     for name in (ZEROS, f"{ZEROS}.validator", ONES):
         part.with_name(name).touch()
     part.with_name(f"{ONES}.modelscope").mkdir()
-    store.sweep(both)
+    commands.sweep(both)
     assert len(list(part.parent.iterdir())) == 4, "both models are wanted"
-    store.sweep(spec)
+    commands.sweep(spec)
     assert sorted(left.name for left in part.parent.iterdir()) == [ZEROS, f"{ZEROS}.validator"]
 
 
 def test_partial_files_stay_while_it_is_unknown_what_a_wanted_model_needs(spec: dict[str, Any]) -> None:
     wanted, entry, path = placed(spec)
     path.unlink()
-    part = store.part_of(spec, entry)
+    part = commands.part_of(spec, entry)
     part.parent.mkdir()
     part.touch()
-    store.sweep(wanting(spec, m={"repo": "a/b"}))
+    commands.sweep(wanting(spec, m={"repo": "a/b"}))
     assert part.exists(), "other files of the model are asked for, and the listing of them failed"
-    store.manifest_path(wanted).write_text("{")
-    store.sweep(spec)
+    Path(known.manifest_path(wanted)).write_text("{")
+    commands.sweep(spec)
     assert part.exists(), "the manifest is damaged"
-    store.sweep(wanting(spec, m={"path": str(path)}))
+    commands.sweep(wanting(spec, m={"path": str(path)}))
     assert not part.exists(), "a file of the user needs none"
 
 
@@ -408,8 +445,8 @@ def test_a_git_digest_is_that_of_git(tmp_path: Path) -> None:
     file.write_text("hello\n")
     # git hash-object of "hello\n"
     entry = {"sha256": None, "git_sha1": "ce013625030ba8dba906f756967f9e9ca394464a"}
-    assert store.wrong_digest(entry, file) is None
-    assert store.wrong_digest({**entry, "git_sha1": "0" * 40}, file) == entry["git_sha1"]
+    assert commands.wrong_digest(entry, file) is None
+    assert commands.wrong_digest({**entry, "git_sha1": "0" * 40}, file) == entry["git_sha1"]
 
 
 @pytest.mark.parametrize(
@@ -427,14 +464,14 @@ def test_a_path_on_the_host_must_look_like_a_model(
     path = tmp_path / (name or "none")
     if name:
         path.write_bytes(content)
-    found = store.path_problem({"path": str(path)})
+    found = known.path_problem({"path": str(path)})
     assert (problem in (found or "")) if problem else found is None
 
 
 def test_a_directory_must_hold_a_model(tmp_path: Path) -> None:
-    assert "without config.json" in (store.path_problem({"path": str(tmp_path)}) or "")
+    assert "without config.json" in (known.path_problem({"path": str(tmp_path)}) or "")
     (tmp_path / "config.json").touch()
-    assert store.path_problem({"path": str(tmp_path)}) is None
+    assert known.path_problem({"path": str(tmp_path)}) is None
 
 
 def test_a_download_is_given_up_only_when_nothing_comes_any_more(
@@ -448,24 +485,25 @@ def test_a_download_is_given_up_only_when_nothing_comes_any_more(
         calls.append(1)
         raise ConnectionResetError("reset")
 
-    with pytest.raises(store.Refused, match=r"reset\. Gave up after 2 attempts in a row that brought nothing"):
-        store.attempts({**spec, "retries": 1}, spec["models"][0], lambda: next(sizes), work, str)
+    with pytest.raises(hubs.Refused, match=r"reset\. Gave up after 2 attempts in a row that brought nothing"):
+        hubs.attempts({**spec, "retries": 1}, spec["models"][0], lambda: next(sizes), work, str)
     assert len(calls) == 4, "nothing, 5 bytes, nothing, nothing"
 
     full = OSError(28, "No space left on device")
     wrapped = RuntimeError("a client's own")
     wrapped.__cause__ = full
-    assert store.disk_is_full(wrapped)
+    assert hubs.disk_is_full(wrapped)
 
 
-def test_a_command_says_what_is_not_as_wanted(
-    spec: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_command_ends_with_what_could_not_be_had(
+    spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    def damaged(group: str, spec: dict[str, Any]) -> hubs.Hub:
+        raise hubs.Refused("models/hub: x is damaged")
+
+    monkeypatch.setattr(commands, "hub_of", damaged)
     file = tmp_path / "models.json"
-    file.write_text(json.dumps({**spec, "clients": {}}))
-    assert store.main([str(file), "check"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "installed": True,
-        "clients": {},
-        "models": {"m": "nothing is known of it yet"},
-    }
+    file.write_text(json.dumps(spec))
+    assert commands.main([str(file), "plan", "huggingface"]) == 1
+    assert capsys.readouterr().err == "models/hub: x is damaged\n"
+    assert commands.main([str(file), "space"]) == 0

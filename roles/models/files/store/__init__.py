@@ -1,0 +1,22 @@
+# Written by metal2model, role models; changes are overwritten. The source is roles/models/files/store/__init__.py.
+"""
+Have model files on this host: complete, verified, root's and read-only.
+
+Run on the host as root by the role's one fact and one operation; SPEC is a file in JSON, and these are arguments of
+the ``main`` of a module:
+
+    known     SPEC                     what is not as wanted, as one line of JSON; reads only, hashes nothing
+    commands  SPEC environment CLIENT  have the virtual environment of a hub's client
+    commands  SPEC plan GROUP          read the hub's listing of what is wanted, once, and write it down
+    commands  SPEC space               compare what is to come with what is free, before the first byte
+    commands  SPEC fetch GROUP         download, verify, place
+
+GROUP is ``huggingface`` or ``modelscope``, run by the Python of that client's environment, or ``plain`` (URLs and
+paths), run by the host's own. A model's manifest in STATE holds what was asked, the revision that this meant, and for
+each file size and digest, and once it stands in its place what stat said of it. So a later run compares stat alone,
+and a killed one goes on. A partial file is named after the digest that it shall have: it can only be continued with
+the same content, whatever the hub calls it by then.
+
+Python 3.10 and its standard library; a hub's client is imported only by the commands of its group. Exit status 1
+and lines on standard error when something could not be done; what can be done for other models is done before.
+"""

@@ -1,0 +1,517 @@
+# Written by metal2model, role models; changes are overwritten. The source is roles/models/files/store/commands.py.
+"""What is done to have the models: the clients' environments, the plan, the disk's space, the files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import fnmatch
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from . import known
+from .hubs import CA_BUNDLE, PIECE, Hub, Listed, Refused, Short, attempts, hub_of, say
+from .known import (
+    SHARD,
+    Json,
+    client_marker,
+    client_problem,
+    manifest_path,
+    model_problem,
+    parents_below,
+    path_problem,
+    read_json,
+    read_manifest,
+    request_of,
+    rights_of,
+    shards,
+    stat_of,
+)
+
+PROGRESS_SECONDS = 10.0
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; return the exit status."""
+    os.umask(0o022)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
+    path, command, *group = arguments
+    spec: Json = read_json(path)
+    commands: dict[str, Callable[..., list[str]]] = {
+        "environment": environment,
+        "plan": plan,
+        "space": space,
+        "fetch": fetch,
+    }
+    try:
+        with only_one():
+            problems = commands[command](spec, *group)
+    except Refused as refusal:
+        problems = [str(refusal)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+@contextlib.contextmanager
+def only_one() -> Iterator[None]:
+    """Wait for any other run; children hold the lock too, so one that outlives a killed run is waited for."""
+    state = Path(known.STATE)
+    state.mkdir(parents=True, exist_ok=True)
+    with (state / "lock").open("a+") as lock:
+        os.set_inheritable(lock.fileno(), True)
+        waited = 0
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if waited % 30 == 0:
+                    say("models: another run works on the models of this host; waiting for it")
+                time.sleep(1)
+                waited += 1
+        yield
+
+
+# Manifests
+
+
+def write_manifest(model: Json, manifest: Json) -> None:
+    """Replace a manifest, whole or not at all."""
+    whole = {**manifest, "written_by": "metal2model, role models", "request": request_of(model)}
+    write_whole(Path(manifest_path(model)), json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Have a file with this text even after a power cut, or the one that was there before."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# The clients' environments
+
+
+def environment(spec: Json, name: str) -> list[str]:
+    """
+    Have the virtual environment of a hub's client; it counts only once its marker stands, so a killed one is redone.
+
+    pip uses the host's own configuration (the mirrors role writes it) and takes only what the hashes allow.
+    """
+    client = spec["clients"][name]
+    if client_problem(client) is None:
+        return []
+    home = Path(client["root"], client["version"])
+    say(f"models: installing {client['package']} {client['version']} into {home}")
+    shutil.rmtree(home, ignore_errors=True)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    quiet = ["--quiet", "--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off"]
+    only = ["--require-hashes", "--no-deps", "--only-binary=:all:", "-r", client["requirements"]]
+    steps = [
+        [sys.executable, "-m", "venv", str(home)],
+        [str(home / "bin/python"), "-m", "pip", "install", *quiet, *only],
+        [str(home / "bin/python"), "-c", f"import {client['module']}"],
+    ]
+    # An older pip brings its own list of authorities; the host's has the company's. pip.conf's `cert` goes before it.
+    settings = {**os.environ, "REQUESTS_CA_BUNDLE": CA_BUNDLE} if Path(CA_BUNDLE).exists() else dict(os.environ)
+    for step in steps:
+        done = subprocess.run(
+            step, env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, close_fds=False
+        )
+        if done.returncode:
+            output = done.stdout.decode("utf-8", "replace").strip()
+            return [
+                output,
+                f"models/hub: the client {client['package']} {client['version']} could not be installed into {home}: "
+                f"{' '.join(step[:4])} ... ended with {done.returncode}, see above. It is needed to read what the hub "
+                f"lists. Check that python3-venv is installed and that pip reaches an index (mirrors), then run again.",
+            ]
+    write_whole(home / ".complete", json.dumps(client_marker(client)))
+    link = home.parent / "current.part"
+    link.unlink(missing_ok=True)
+    link.symlink_to(client["version"])
+    link.replace(home.parent / "current")
+    return []
+
+
+# Planning
+
+
+def wanted_in(spec: Json, group: str) -> list[Json]:
+    """Return the models of a group that are not known to be as wanted."""
+    members = ("url", "path") if group == "plain" else (group,)
+    models = [model for model in spec["models"] if model["source"] in members]
+    return [model for model in models if model_problem(spec, model) is not None]
+
+
+def plan(spec: Json, group: str) -> list[str]:
+    """Write down what each model consists of: once, so that a branch that moves on does not move the host."""
+    problems = []
+    missing = [m for m in wanted_in(spec, group) if m["source"] != "path" and read_manifest(m) is None]
+    if not missing:
+        return []
+    hub = hub_of(group, spec)
+    for model in missing:
+        try:
+            before = read_manifest(model, of_any_request=True)
+            revision, listed = ask(spec, model, revision_of(model, before), hub)
+            files = [planned(model, item) for item in chosen(model, listed)]
+        except Refused as refusal:
+            problems.append(f"models/wanted/{model['name']}: {refusal}.")
+            continue
+        inherit(files, before)
+        write_manifest(model, {"revision": revision, "files": files})
+        at = f" at {revision}" if revision else ""
+        total = sum(item["size"] or 0 for item in files)
+        say(f"models/wanted/{model['name']}: {model['repo'] or model['url']}{at}: {len(files)} files, {total} bytes")
+    return problems
+
+
+def revision_of(model: Json, before: Json | None) -> str:
+    """Return the revision to list: what the same name meant when this host first asked, also for other files of it."""
+    asked = before["request"] if before else {}
+    same = before is not None and all(asked.get(key) == model[key] for key in ("source", "repo", "revision"))
+    return (before["revision"] if before and same else model["revision"]) or ""
+
+
+def ask(spec: Json, model: Json, revision: str, hub: Hub) -> Listed:
+    """Return a hub's listing of a repository."""
+    listed: Listed = attempts(
+        spec,
+        model,
+        lambda: 0,
+        lambda: hub.listing(model, revision),
+        lambda error: hub.explain(model, revision, error),
+    )
+    return listed
+
+
+def chosen(model: Json, listed: list[Json]) -> list[Json]:
+    """Return the files that are wanted: exact names, globs (`*` crosses directories), and all parts of a split GGUF."""
+    by_name = {item["name"]: item for item in listed}
+    names: dict[str, None] = {}
+    for pattern in model["files"] or ["*"]:
+        found = [name for name in by_name if name == pattern or fnmatch.fnmatchcase(name, pattern)]
+        if not found:
+            close = difflib.get_close_matches(pattern, by_name, n=3, cutoff=0.4)
+            hint = f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+            raise Refused(
+                f"files: {model['repo']} has {len(by_name)} files, and none is {pattern!r}{hint}. Write one of them, "
+                f"or a glob such as '*Q4_K_M*'"
+            )
+        names.update(dict.fromkeys(found))
+    for name in list(names):
+        if match := SHARD.fullmatch(name):
+            names.update(dict.fromkeys(shards(match)))
+    if lost := [name for name in names if name not in by_name]:
+        raise Refused(f"files: {model['repo']} lacks {lost[0]!r}, which is a part of a file that is wanted")
+    return [by_name[name] for name in names]
+
+
+def planned(model: Json, item: Json) -> Json:
+    """Return the manifest's entry of a listed file."""
+    path = Path(model["directory"], item["name"])
+    if ".." in path.parts or not path.is_relative_to(model["directory"]):
+        raise Refused(f"{item['name']!r} in the hub's listing would leave {model['directory']}; the listing is refused")
+    known = (model["digests"] or {}).get(item["name"])
+    if known and item.get("sha256", known) != known:
+        raise Refused(
+            f"the hub lists {item['name']} with sha256 {item['sha256']}, files/models.yaml knows it with {known}: it "
+            f"was replaced, or this is not the hub that you think. Nothing was downloaded. Compare both with the "
+            f"publisher's page; correct files/models.yaml when the new file is meant"
+        )
+    return {
+        "name": item["name"],
+        "path": str(path),
+        "size": item["size"],
+        "sha256": item.get("sha256") or known,
+        "git_sha1": item.get("git_sha1"),
+        "stat": None,
+        "replaces": None,
+    }
+
+
+def inherit(files: list[Json], before: Json | None) -> None:
+    """Take over what is verified already; and keep a verified older file in its place until the new one is whole."""
+    known = {entry["path"]: entry for entry in before["files"]} if before else {}
+    for entry in files:
+        if old := known.get(entry["path"]):
+            # A file that the user put there (`accept`) was written down without what a hub lists.
+            same = all(old.get(key) == entry[key] for key in ("size", "sha256", "git_sha1"))
+            entry["stat" if same else "replaces"] = old["stat"]
+
+
+# Space
+
+
+def part_of(spec: Json, entry: Json) -> Path:
+    """Return the partial file of an entry: named after its content."""
+    return Path(spec["directory"], ".partial", entry["sha256"] or entry["git_sha1"])
+
+
+def size_of(*paths: Path) -> int:
+    """Return the size of the first of the files that exists, 0 for none."""
+    return next((path.stat().st_size for path in paths if path.exists()), 0)
+
+
+def space(spec: Json) -> list[str]:
+    """Print the arithmetic of what is to come, and refuse when it does not fit: nothing has been downloaded then."""
+    pending: dict[str, Json] = {}
+    for model in spec["models"]:
+        manifest = read_manifest(model)
+        for entry in manifest["files"] if manifest and model["source"] != "path" else []:
+            if entry["stat"] is None or entry["stat"] != stat_of(entry["path"]):
+                pending.setdefault(entry["path"], entry)
+    if not pending:
+        return []
+    top = Path(spec["directory"])
+    top.mkdir(parents=True, exist_ok=True)
+    to_come = 0
+    say(f"models: disk space under {top}, in bytes:")
+    for path, entry in pending.items():
+        part = part_of(spec, entry)
+        there = size_of(Path(path)) if entry["replaces"] is None else 0
+        there = there if there == entry["size"] else size_of(part, *Path(f"{part}.modelscope").rglob("*.incomplete"))
+        missing = max((entry["size"] or 0) - there, 0)
+        to_come += missing
+        say(f"  {entry['size'] or 'unknown'} - {there} there already = {missing} to come: {path}")
+    free = os.statvfs(top)
+    have, keep = free.f_bavail * free.f_frsize, spec["keep_free_bytes"]
+    sum_text = f"{to_come} to come + {keep} to stay free = {to_come + keep} required, {have} free"
+    if to_come == 0 or to_come + keep <= have:
+        say(f"  {sum_text}: enough")
+        return []
+    return [
+        f"models/directory: {top}: {sum_text}: {to_come + keep - have} bytes short, so nothing was downloaded. "
+        f"Make room, set models/directory to a larger disk, want fewer or smaller models, or lower "
+        f"models/keep_free_mib (now {keep >> 20})."
+    ]
+
+
+# Fetching
+
+
+def fetch(spec: Json, group: str) -> list[str]:
+    """Have every file of the group's models in its place, verified."""
+    problems = []
+    models = wanted_in(spec, group)
+    hub = hub_of(group, spec) if any(model["source"] != "path" for model in models) else None
+    for model in models:
+        try:
+            if hub is None or model["source"] == "path":
+                accept(model)
+            elif manifest := read_manifest(model):
+                for entry in manifest["files"]:
+                    have(spec, model, manifest, entry, hub)
+                    write_manifest(model, manifest)
+                say(f"models/wanted/{model['name']}: complete, {len(manifest['files'])} files verified")
+        except Refused as refusal:
+            problems.append(f"models/wanted/{model['name']}: {refusal}.")
+    if not problems:
+        sweep(spec)
+    return problems
+
+
+def accept(model: Json) -> None:
+    """Verify a file that the user put there; it stays as it is."""
+    if problem := path_problem(model):
+        raise Refused(f"path: {problem}. Put the model there, or correct the path")
+    if model["sha256"] is None:
+        return
+    before = stat_of(model["path"])
+    found = digest(Path(model["path"]), "sha256")
+    if found != model["sha256"]:
+        raise Refused(
+            f"sha256: {model['path']} has {found}, required is {model['sha256']}. It is not the file that is meant, "
+            f"and was left as it is. Replace it, or correct sha256"
+        )
+    entry = {"name": Path(model["path"]).name, "path": model["path"], "stat": before}
+    write_manifest(model, {"revision": "", "files": [entry]})
+
+
+def have(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
+    """Have one file in its place: as it is, after another look at its content, or downloaded."""
+    final, part = Path(entry["path"]), part_of(spec, entry)
+    found = stat_of(final)
+    if found is None or found != entry["stat"]:
+        if found and found[0] == entry["size"]:
+            say(f"models/wanted/{model['name']}: {final} is there and not known to be right; reading it")
+            if wrong_digest(entry, final) is None:
+                found = None
+                settle(spec, final)
+                entry.update(stat=stat_of(final), replaces=None)
+                return
+        if os.path.lexists(final) and (found is None or found != entry["replaces"]):
+            say(f"models/wanted/{model['name']}: {final} is not the file that the hub lists; removed")
+            final.unlink()
+        download(spec, model, manifest, entry, hub)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        for parent in map(Path, parents_below(spec, str(final))):
+            parent.mkdir(exist_ok=True)
+        settle(spec, part)
+        part.replace(final)
+        sync_directory(final.parent)
+        discard(part)
+    settle(spec, final)
+    entry.update(stat=stat_of(final), replaces=None)
+
+
+def settle(spec: Json, path: Path) -> None:
+    """
+    Give a file, and the directories above it, to root: read-only, and readable by the engines' users.
+
+    What is so already is not touched: that alone would change its ctime, and another model's manifest may have that.
+    """
+    partial = Path(spec["directory"], ".partial")
+    parents = [parent for parent in map(Path, parents_below(spec, str(path))) if parent != partial]
+    for place, mode in [(path, 0o444), *((parent, 0o755) for parent in parents)]:
+        if rights_of(place) != (known.OWNER, mode):
+            os.chown(place, *known.OWNER)
+            place.chmod(mode)
+
+
+def download(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
+    """Have the partial file complete and verified; one that is wrong is deleted."""
+    part = part_of(spec, entry)
+    part.parent.mkdir(parents=True, exist_ok=True)
+    watched = hub.watched(entry, part)
+
+    def work() -> None:
+        if entry["size"] is not None and size_of(part) == entry["size"] > 0:
+            return
+        hub.get(model, manifest, entry, part)
+        if entry["size"] is not None and size_of(part) < entry["size"]:
+            raise Short(f"{entry['name']} ended after {size_of(part)} of {entry['size']} bytes")
+
+    with progress(model, entry, lambda: size_of(part, watched)):
+        attempts(spec, model, lambda: size_of(part, watched), work,
+                 lambda error: hub.explain(model, manifest["revision"], error))  # fmt: skip
+    arrived = size_of(part)
+    if entry["size"] is not None and arrived != entry["size"]:
+        discard(part)
+        raise Refused(
+            f"{entry['name']} has {arrived} bytes, the hub lists {entry['size']}. It was deleted. Run again; if it "
+            f"happens again the hub or mirror serves another file than it lists: use another one"
+        )
+    if found := wrong_digest(entry, part):
+        discard(part)
+        required = entry["sha256"] or entry["git_sha1"]
+        raise Refused(
+            f"sha256: {entry['name']} came with {found}, required is {required}. A changed file must not be "
+            f"loaded, so it was deleted. Run again; if it happens again, "
+            + (
+                "compare sha256 with what the publisher says"
+                if model["source"] == "url"
+                else "the hub or mirror serves another file than it lists: use another one"
+            )
+        )
+
+
+def discard(part: Path) -> None:
+    """Remove a partial file and what is kept beside it."""
+    for path in (part, part.with_name(part.name + ".validator")):
+        path.unlink(missing_ok=True)
+
+
+def wrong_digest(entry: Json, path: Path) -> str | None:
+    """Return the digest of a file when it is not the listed one; git's for small files, which the hub lists only so."""
+    if entry["sha256"]:
+        found = digest(path, "sha256")
+        return None if found == entry["sha256"] else found
+    found = digest(path, "sha1", b"blob %d\0" % path.stat().st_size)
+    return None if found == entry["git_sha1"] else found
+
+
+def digest(path: Path, kind: str, prefix: bytes = b"") -> str:
+    """Return the hexadecimal digest of a file, after a prefix."""
+    value = hashlib.new(kind, prefix, usedforsecurity=kind != "sha1")
+    with path.open("rb") as file:
+        while piece := file.read(PIECE):
+            value.update(piece)
+    return value.hexdigest()
+
+
+@contextlib.contextmanager
+def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None]:
+    """Print how far a download is, every few seconds."""
+    done = threading.Event()
+    total = entry["size"]
+
+    def report() -> None:
+        before = size()
+        while not done.wait(PROGRESS_SECONDS):
+            now = size()
+            if now == before:
+                continue
+            share = f" of {total / 1e6:.0f} MB ({100 * now // total} %)" if total else " MB"
+            rate = max(now - before, 0) / PROGRESS_SECONDS / 1e6
+            before = now
+            try:
+                say(f"models/wanted/{model['name']}: {entry['name']}: {now / 1e6:.0f}{share}, {rate:.1f} MB/s")
+            except OSError:
+                os._exit(1)  # the run that asked is gone, and with it whoever would hear of a failure
+
+    begun, start = size(), time.monotonic()
+    resumed = f", {begun} there already" if begun else ""
+    say(f"models/wanted/{model['name']}: {entry['name']}: {total if total is not None else 'unknown'} bytes{resumed}")
+    reporter = threading.Thread(target=report, daemon=True)
+    reporter.start()
+    try:
+        yield
+    finally:
+        done.set()
+        reporter.join()
+    if (seconds := time.monotonic() - start) > PROGRESS_SECONDS:
+        rate = max(size() - begun, 0) / seconds / 1e6
+        say(f"models/wanted/{model['name']}: {entry['name']}: {size()} bytes there, {rate:.1f} MB/s; verifying")
+
+
+def sweep(spec: Json) -> None:
+    """
+    Remove partial files that nothing waits for: of a revision or a model that is no longer wanted.
+
+    Manifests outlive their models, so only those of wanted models count. While one of these is not planned, any
+    partial file may turn out to be its own, and all are kept.
+    """
+    waited_for = set()
+    for model in spec["models"]:
+        if model["source"] == "path":
+            continue
+        manifest = read_manifest(model)
+        if manifest is None:
+            return
+        for entry in manifest["files"]:
+            if entry["stat"] is None or entry["stat"] != stat_of(entry["path"]):
+                waited_for.add(entry["sha256"] or entry["git_sha1"])
+    partial = Path(spec["directory"], ".partial")
+    for path in partial.iterdir() if partial.is_dir() else ():
+        if path.name.split(".")[0] not in waited_for:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with contextlib.suppress(OSError):  # something is waited for, or nothing was ever begun
+        partial.rmdir()
