@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.testbed import RUN_DIR, BedError, hub, images, locked, network, require_root, state_dir
+from tests.testbed import RUN_DIR, BedError, hub, images, locked, machines, network, require_root, state_dir
 
 HOSTS_DIR = RUN_DIR / "hosts"
 SUPERVISE = Path(__file__).with_name("supervise.sh")
@@ -186,8 +186,8 @@ class BedHost:
         """Reboot from inside, and wait for sshd."""
         before = self.record.boots()
         self.ssh("systemctl reboot", check=False)
-        _wait(lambda: self.record.boots() > before, POWER_OFF_SECONDS, f"{self.name} to go down for its reboot")
-        _wait_for_ssh(self.record)
+        wait(lambda: self.record.boots() > before, POWER_OFF_SECONDS, f"{self.name} to go down for its reboot")
+        wait_for_ssh(self.record)
 
     def pyinfra_data(self, user: str = "root") -> dict[str, Any]:
         """The host data by which pyinfra reaches the host as this user and becomes root."""
@@ -270,18 +270,22 @@ class Bed:
         srv_mib: int | None = None,
         locale: str | None = None,
         extra_nspawn: Sequence[str] = (),
+        machine: machines.Machine | None = None,
     ) -> BedHost:
         """Boot a host and wait for its sshd.
 
         `srv_mib` gives it a filesystem of that size at /srv, `locale` the language of its users. In `extra_nspawn`,
-        {disk} stands for the directory with the host's disk.
+        {disk} stands for the directory with the host's disk. A `machine` is what the host pretends to be.
         """
-        (host,) = self._up([name], image, srv_mib, locale, extra_nspawn)
+        if machine and not images.find(image).has_boot_loader:
+            able = ", ".join(name for name, known in images.IMAGES.items() if known.has_boot_loader)
+            raise BedError(f"A {image} host has no boot loader, which a machine needs; these have: {able}.")
+        (host,) = self._up([name], image, srv_mib, locale, extra_nspawn, machine=machine)
         return host
 
     def up_many(self, names: Iterable[str], image: str = "noble") -> list[BedHost]:
         """Boot several hosts at once."""
-        return self._up(list(names), image, None, None, ())
+        return self._up(list(names), image, None, None)
 
     def down(self, *names: str) -> None:
         """Power hosts off in order, all at once; those that do not obey in time are killed."""
@@ -312,11 +316,39 @@ class Bed:
         hub.ensure_running(self.state, network.GATEWAY)
 
     def _up(
-        self, names: Sequence[str], image: str, srv_mib: int | None, locale: str | None, extra_nspawn: Sequence[str]
+        self,
+        names: Sequence[str],
+        image: str,
+        srv_mib: int | None,
+        locale: str | None,
+        extra_nspawn: Sequence[str] = (),
+        *,
+        machine: machines.Machine | None = None,
     ) -> list[BedHost]:
         for name in names:
-            _check_name(name)
+            check_name(name)
         tree = images.layers(self.state, image)
+        served = hub.served_names()
+
+        def start(record: Record) -> None:
+            _write_disk(record, served, srv_mib, locale)
+            if machine:
+                machines.install(machine, Path(record.disk), tree)
+            _power_on(record, tree, srv_mib, (*extra_nspawn, *(machines.NSPAWN if machine else ())))
+
+        return [BedHost(record) for record in self.admit(names, image, start, wait_for_ssh)]
+
+    def admit(
+        self,
+        names: Sequence[str],
+        image: str,
+        start: Callable[[Record], None],
+        settle: Callable[[Record], None],
+    ) -> list[Record]:
+        """Give hosts their addresses, start each, wait for each; all of them are up in the end, or none.
+
+        What `start` starts is to note itself in the file `pid` of the record's directory.
+        """
         started: list[str] = []
         try:
             with locked(RUN_DIR / "lock"):
@@ -325,7 +357,6 @@ class Bed:
                 if taken := [name for name in names if name in known]:
                     raise BedError(f"{', '.join(taken)} is already up. Choose another name, or: ./run down {taken[0]}")
                 addresses = [record.address for record in known.values()]
-                served = hub.served_names()
                 for name in names:
                     address = network.free_address(addresses)
                     addresses.append(address)
@@ -339,19 +370,18 @@ class Bed:
                     )
                     started.append(name)
                     record.write()
-                    _write_disk(record, served, srv_mib, locale)
-                    _power_on(record, tree, srv_mib, extra_nspawn)
-            return [BedHost(self._settled(name)) for name in names]
+                    start(record)
+            return [self._settled(name, settle) for name in names]
         except BaseException:
             _take_down([left for name in started if (left := Record.read(name))])
             raise
 
-    def _settled(self, name: str) -> Record:
+    def _settled(self, name: str, settle: Callable[[Record], None]) -> Record:
         """Wait for a host that is booting, and hand it to its owner."""
         record = Record.read(name)
         if record is None:
             raise BedError(f"{name} was taken down while it booted.")
-        _wait_for_ssh(record)
+        settle(record)
         settled = replace(record, owner=self.owner, ready=True)
         settled.write()
         return settled
@@ -360,9 +390,15 @@ class Bed:
 # --- Making ----------------------------------------------------------------------------------------------------------
 
 
-def _check_name(name: str) -> None:
+def check_name(name: str) -> None:
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,40}", name):
         raise BedError(f"{name!r} cannot be a host name: use up to 41 small letters, digits and '-', a letter first.")
+
+
+def names_of(record: Record, served: Sequence[str]) -> str:
+    """The host's /etc/hosts, which leads the public names to the hub."""
+    names = "".join(f"{network.GATEWAY} {name}\n" for name in served)
+    return f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{record.address} {record.name}\n{names}"
 
 
 def _write_disk(record: Record, served: Sequence[str], srv_mib: int | None, locale: str | None) -> None:
@@ -371,10 +407,9 @@ def _write_disk(record: Record, served: Sequence[str], srv_mib: int | None, loca
     _discard(disk)
     for name in ("upper", "work", "root", "docker"):
         (disk / name).mkdir(parents=True)
-    names = "".join(f"{network.GATEWAY} {name}\n" for name in served)
     files = {
         "etc/hostname": f"{record.name}\n",
-        "etc/hosts": f"127.0.0.1 localhost\n::1 localhost ip6-localhost\n{record.address} {record.name}\n{names}",
+        "etc/hosts": names_of(record, served),
         # Nothing answers there: an unknown name fails at once.
         "etc/resolv.conf": f"nameserver {network.GATEWAY}\noptions timeout:1 attempts:1\n",
         "etc/systemd/network/10-host0.network": (
@@ -432,7 +467,7 @@ def _console(record: Record) -> str:
     return (record.run / "console.log").read_text(errors="replace")
 
 
-def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
+def wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -440,7 +475,7 @@ def _wait(condition: Callable[[], bool], seconds: float, what: str) -> None:
         time.sleep(POLL_SECONDS)
 
 
-def _wait_for_ssh(record: Record) -> None:
+def wait_for_ssh(record: Record, seconds: float = BOOT_SECONDS) -> None:
     """Wait until sshd greets; that costs the host less than a login does."""
     started = time.monotonic()
 
@@ -456,7 +491,7 @@ def _wait_for_ssh(record: Record) -> None:
             return False
 
     try:
-        _wait(greeted, BOOT_SECONDS, f"sshd of {record.name} at {record.address}")
+        wait(greeted, seconds, f"sshd of {record.name} at {record.address}")
     except BedError as error:
         if record.supervisor() is None:
             raise

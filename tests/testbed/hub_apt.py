@@ -1,5 +1,7 @@
 """Apt archives: Debian's own through a cache, and Debian bookworm presented as Ubuntu noble.
 
+Noble's other components hold the stand-ins of stand_ins.py: kernels and drivers that Debian has not, or not so.
+
 Which mirror Debian comes from is found on this machine when the hub starts. Where the machine is an Ubuntu with noble's
 own archive, that one is passed through instead of the presentation.
 """
@@ -7,6 +9,7 @@ own archive, that one is passed through instead of the presentation.
 import datetime
 import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -14,6 +17,7 @@ from urllib.parse import urlsplit
 
 from tests.testbed import images, keys
 from tests.testbed.hub_cache import Cache
+from tests.testbed.hub_drivers import Noble
 from tests.testbed.hub_http import Answer, Asked, text_answer
 
 CHINESE_MIRRORS = (
@@ -25,7 +29,6 @@ CHINESE_MIRRORS = (
 UBUNTU_HOSTS = ("archive.ubuntu.com", "security.ubuntu.com", *CHINESE_MIRRORS)
 # A new index is seen this late; the hosts of a bed all see the same one meanwhile.
 INDEX_FRESH_SECONDS = 600
-COMPONENTS = ("main", "restricted", "universe", "multiverse")
 # https://wiki.debian.org/DebianRepository/Format: Suite is the pocket, Codename (for Ubuntu) the release.
 POCKETS = {
     "noble": ("debian", "bookworm"),
@@ -68,6 +71,7 @@ class Apt:
         self.cache = cache
         self.upstream = upstream
         self.state_dir = state_dir
+        self.stand_ins = Noble()
 
     @property
     def names(self) -> set[str]:
@@ -87,7 +91,7 @@ class Apt:
             return None
         if "ubuntu" in self.upstream.archives:
             return await self._proxied("ubuntu-security" if asked.host.startswith("security.") else "ubuntu", rest)
-        return await self._ubuntu(rest)
+        return self.stand_ins.answer(rest) or await self._ubuntu(rest)
 
     async def _proxied(self, archive: str, rest: str) -> Answer:
         base = self.upstream.archives.get(archive)
@@ -110,7 +114,7 @@ class Apt:
             return await self._release(pocket, name)
         if archive and re.fullmatch(r"main/binary-amd64/(Packages(\.xz|\.gz)|by-hash/\w+/[0-9a-f]+)", name):
             return await self._proxied(archive, f"dists/{suite}/{name}")
-        if re.fullmatch(rf"({'|'.join(COMPONENTS)})/binary-amd64/Packages", name):
+        if name == "main/binary-amd64/Packages":
             return text_answer("")
         return text_answer("not found\n", 404)
 
@@ -122,7 +126,7 @@ class Apt:
             if answer.status != 200:
                 return answer
             theirs = b"".join([piece async for piece in answer.body.read(0, answer.body.size)]).decode()
-        release, created = noble_release(pocket, theirs)
+        release, created = noble_release(pocket, theirs, self.stand_ins.indexes[pocket])
         key = keys.archive_key(self.state_dir)
         if name == "Release":
             content = release.encode()
@@ -134,8 +138,8 @@ class Apt:
         return replace(text_answer(content.decode()), modified=created)
 
 
-def noble_release(pocket: str, theirs: str) -> tuple[str, int]:
-    """Write the Release file of a pocket of noble over the indexes that Debian's Release (`theirs`) lists.
+def noble_release(pocket: str, theirs: str, ours: Mapping[str, bytes]) -> tuple[str, int]:
+    """Write the Release file of a pocket of noble over the indexes that Debian's Release (`theirs`) lists, and ours.
 
     Only what apt needs to install binary packages is listed, so that an update fetches nothing else.
     """
@@ -149,16 +153,15 @@ def noble_release(pocket: str, theirs: str) -> tuple[str, int]:
         "Codename: noble",
         f"Date: {when:%a, %d %b %Y %H:%M:%S} UTC",
         "Architectures: amd64",
-        f"Components: {' '.join(COMPONENTS)}",
+        "Components: main restricted universe multiverse",
         f"Description: {pocket} of the metal2model test bed (content of Debian bookworm)",
         "Acquire-By-Hash: yes",
     ]
     if pocket == "noble-backports":
         lines += ["NotAutomatic: yes", "ButAutomaticUpgrades: yes"]
     listed = re.findall(r"(?m)^ ([0-9a-f]{64}) +(\d+) (main/binary-amd64/Packages(?:\.xz|\.gz)?)$", theirs)
-    nothing = hashlib.sha256().hexdigest()
-    empty = [component for component in COMPONENTS if component != "main" or not listed]
-    listed += [(nothing, "0", f"{component}/binary-amd64/Packages") for component in empty]
+    contents = dict(ours) if listed else {"main/binary-amd64/Packages": b"", **ours}
+    listed += [(hashlib.sha256(content).hexdigest(), str(len(content)), path) for path, content in contents.items()]
     lines += ["SHA256:", *(f" {digest} {size:>10} {path}" for digest, size, path in listed)]
     # gpgv refuses a signature from the future, and an archive is dated ahead of a machine whose clock is behind.
     return "\n".join(lines) + "\n", int(when.timestamp())

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tests.testbed.hub_apt import Apt, find_upstream
 from tests.testbed.hub_cache import Cache
+from tests.testbed.hub_drivers import Drivers
 from tests.testbed.hub_http import Answer, Asked, file_answer, text_answer
 from tests.testbed.hub_models import HuggingFace, ModelScope
 from tests.testbed.hub_pypi import Pypi, find_index
@@ -32,6 +33,7 @@ class Sites:
     def __init__(self, state_dir: Path) -> None:
         self.cache = Cache(state_dir / "cache")
         self.apt = Apt(self.cache, find_upstream(state_dir), state_dir)
+        self.drivers = Drivers(state_dir)
         self.pypi = Pypi(self.cache, find_index())
         self.hugging_face = HuggingFace(state_dir / "models")
         self.model_scope = ModelScope(state_dir / "models")
@@ -44,6 +46,7 @@ class Sites:
             ((GITHUB, GITHUB_BYTES, GITHUB_SOURCES), self._github),
             ((PLAIN,), self._plain),
             (self.apt.names, self.apt.answer),
+            (self.drivers.names, self.drivers.answer),
             (self.pypi.names, self.pypi.answer),
         ):
             for name in names:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from tests.testbed import BedError, locked, require_root, say, state_dir
+from tests.testbed import BedError, locked, machines, require_root, say, state_dir
 
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "iproute2", "ca-certificates",
@@ -80,6 +80,12 @@ class Image:
     suite: str
     sources: Callable[[Mirror], dict[str, bytes]]
     apt: tuple[str, ...] = ()
+    has_boot_loader: bool = False
+    """It can be a machine, see machines.py."""
+
+    @property
+    def is_ubuntu(self) -> bool:
+        return self.sources is _ubuntu_sources
 
 
 # --- How each distribution states its sources ------------------------------------------------------------------------
@@ -206,6 +212,9 @@ IMAGES: dict[str, Image] = {
     "trixie": Image("trixie", "trixie", _debian_sources("trixie")),
     # sid is not kept fresh by every mirror, and this is no place to insist.
     "sid": Image("sid", "sid", _debian_sources("sid"), ('Acquire::Check-Valid-Until "false";',)),
+    "metal": Image("metal", "bookworm", _ubuntu_sources, has_boot_loader=True),
+    "metal-bookworm": Image("metal-bookworm", "bookworm", _bookworm_sources, has_boot_loader=True),
+    "metal-trixie": Image("metal-trixie", "trixie", _debian_sources("trixie"), has_boot_loader=True),
 }
 
 
@@ -214,7 +223,7 @@ def find(name: str) -> Image:
     if name not in IMAGES:
         raise BedError(f"There is no image {name!r}; there are: {', '.join(IMAGES)}.")
     image = IMAGES[name]
-    return replace(image, suite="noble") if name == "noble" and real_ubuntu() else image
+    return replace(image, suite="noble") if image.is_ubuntu and real_ubuntu() else image
 
 
 def _mmdebstrap(image: Image) -> list[str]:
@@ -222,10 +231,11 @@ def _mmdebstrap(image: Image) -> list[str]:
     # Without manuals, and without waiting for the disk: this system is thrown away.
     dpkg = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
     apt = ('Acquire::Languages "none";', 'Acquire::Retries "3";', *_apt_settings(), *image.apt)
+    packages = PACKAGES + (machines.PACKAGES if image.has_boot_loader else ())
     components = "main,universe,restricted,multiverse" if image.suite == "noble" else "main"
     return [
         "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
-        f"--components={components}", f"--include={','.join(PACKAGES)}",
+        f"--components={components}", f"--include={','.join(packages)}",
         *(f"--dpkgopt={line}" for line in dpkg), *(f"--aptopt={line}" for line in apt),
         f'--customize-hook=chroot "$1" sh -ec {shlex.quote(CUSTOMIZE)}',
         image.suite,
@@ -343,7 +353,7 @@ def _layer(state: Path, image: Image, base: Path) -> Layer:
         + b"\n",
         **image.sources(_mirror_in(base, image.suite)),
     }
-    if image.name == "noble":
+    if image.is_ubuntu:
         # Two keyrings in a row are a keyring: a true noble keeps Ubuntu's keys beside the bed's.
         keyring = Path("usr/share/keyrings/ubuntu-archive-keyring.gpg")
         genuine = (base / keyring).read_bytes() if (base / keyring).exists() else b""
@@ -357,6 +367,9 @@ for home in /root /home/nopass /home/withpass; do
 done
 update-ca-certificates >/dev/null
 """
+    if image.has_boot_loader:
+        files |= {path: text.encode() for path, text in machines.IMAGE_FILES.items()}
+        script += machines.IMAGE_SCRIPT
     return Layer(files, script)
 
 
