@@ -9,7 +9,7 @@ _china = {"apt": ["tuna", "ustc"], "pypi": ["tuna", "ustc"]}
 
 lab = [
     (
-        # One PC with an Intel Arc B580 (12 GB). The kernel (6.12 or newer) and the Vulkan driver are there already.
+        # One PC with an Intel Arc B580 (12 GB), fresh from Ubuntu 24.04's installer.
         "b580-box",
         {
             "ssh_hostname": "192.0.2.10",
@@ -18,6 +18,7 @@ lab = [
             "tags": ["b580"],
             "lang": "zh",
             "mirrors": _china,
+            "intel_gpu": {"ppa_url": "https://launchpad.proxy.ustclug.org/kobuk-team/intel-graphics/ubuntu"},
             "models": {"hub": "modelscope", "wanted": {"deepseek-r1-distill-qwen-7b-q4": {}}},
             "llama_cpp": {
                 "variant": "vulkan-x64",
@@ -34,7 +35,7 @@ lab = [
         },
     ),
     (
-        # A rack server: two sockets, eight RTX 4090. The NVIDIA driver is there already.
+        # A rack server: two sockets, eight RTX 4090, fresh from Ubuntu 24.04's installer.
         "gpu-server",
         {
             "ssh_hostname": "192.0.2.20",

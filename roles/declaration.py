@@ -13,15 +13,26 @@ from pyinfra.connectors.ssh import ConnectorData
 
 from roles.base.options import BaseOptions
 from roles.common.endpoint import Endpoint
-from roles.common.hardware import HardwareReport, Tag
+from roles.common.findings import Finding
+from roles.common.hardware import HardwareReport
+from roles.common.kernels import KernelRange
+from roles.common.lock import Tag, vendors_of
 from roles.common.model import Model
 from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
 from roles.common.systemd import hidden_from_units
+from roles.intel_gpu.options import IntelGpuOptions
+from roles.intel_gpu.plan import findings as intel_gpu_findings
+from roles.kernel.options import KernelOptions
+from roles.kernel.plan import findings as kernel_findings
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
 from roles.mirrors.options import MirrorsOptions
 from roles.models.options import ModelsOptions
+from roles.nvidia_gpu.options import NvidiaGpuOptions
+from roles.nvidia_gpu.plan import findings as nvidia_gpu_findings
+from roles.preflight.findings import findings as preflight_findings
+from roles.reboot.options import RebootOptions
 from roles.tuning.options import TuningOptions
 
 PYINFRA_KEYS = frozenset(ConnectorData.__annotations__) | {name for name, _ in all_global_arguments()}
@@ -67,6 +78,10 @@ class Declaration(Options):
 
     mirrors: MirrorsOptions = MirrorsOptions()
     base: BaseOptions = BaseOptions()
+    kernel: KernelOptions = KernelOptions()
+    intel_gpu: IntelGpuOptions = IntelGpuOptions()
+    nvidia_gpu: NvidiaGpuOptions = NvidiaGpuOptions()
+    reboot: RebootOptions = RebootOptions()
     tuning: TuningOptions = TuningOptions()
     models: ModelsOptions = ModelsOptions()
     llama_cpp: LlamaCppOptions | None = None
@@ -84,9 +99,21 @@ class Declaration(Options):
                 raise OptionProblem(f"llama_cpp/instances/{name}/model", f"{instance.model!r} {problem}")
         return self
 
-    def problems(self, report: HardwareReport) -> list[str]:
-        """Return what speaks against the roles' options on this hardware; the tags are preflight's own matter."""
-        return self.llama_cpp.problems(report) if self.llama_cpp else []
+    def findings(self, report: HardwareReport) -> list[Finding]:
+        """Return what speaks against this host, or should be known of it: its tags, then the roles in their order."""
+        return [
+            *preflight_findings(self.tags, report),
+            *kernel_findings(self.kernel, self.tags, report),
+            *intel_gpu_findings(self.intel_gpu, self.tags, report),
+            *nvidia_gpu_findings(self.nvidia_gpu, self.tags, report),
+            *self.models.findings(report),
+            *(self.llama_cpp.findings(report, self.tags, self.models_by_name()) if self.llama_cpp else []),
+        ]
+
+    @property
+    def changes_what_boots(self) -> bool:
+        """Whether kernel or drivers are this inventory's matter: a card is declared, or a kernel is demanded."""
+        return bool(vendors_of(self.tags)) or self.kernel.range != KernelRange()
 
     def models_by_name(self) -> dict[str, Model]:
         """Return the declared models as the engines see them."""

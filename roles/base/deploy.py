@@ -12,6 +12,7 @@ from roles.common.operations import TextFile, file_set
 PACKAGES = (
     "ca-certificates",
     "curl",
+    "gpg",
     "numactl",
     "pciutils",
     "python3",

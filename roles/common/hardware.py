@@ -1,4 +1,4 @@
-"""What a host is made of: read in one command, and what `files/hardware.yaml` knows of it."""
+"""What a host is made of: read in one command. What is known of its cards is in lock.py."""
 
 from __future__ import annotations
 
@@ -7,14 +7,8 @@ import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, TypeAdapter
 from pyinfra.api import FactBase
-
-from roles.common.data import from_yaml
-from roles.common.options import Options, did_you_mean
 
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
 """Flags of /proc/cpuinfo that decide which build of an engine runs, and how fast."""
@@ -26,6 +20,12 @@ _CONTAINERS = {"container-other", "docker", "lxc", "lxc-libvirt", "openvz", "pod
                "systemd-nspawn", "wsl"}  # fmt: skip
 _NO_DISK = re.compile(r"(loop|ram|zram|dm-|md|sr|fd|nbd)\d|mmcblk\d+(boot|rpmb)|nvme\d+c\d+n")
 _RESOURCE_MEMORY, _RESOURCE_UNSET = 0x200, 0x20000000
+_LSPCI = re.compile(
+    r"((?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) .*?\[03[0-9a-f]{2}\]: (.*?) \[[0-9a-f]{4}:[0-9a-f]{4}\]"
+)
+_NVRM = re.compile(
+    r"NVRM version:\s+NVIDIA UNIX (?:(Open) Kernel Module for \S+|\S+ Kernel Module)\s+(\d+\.\d+(?:\.\d+)?)"
+)
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,13 @@ class DisplayController:
     """The firmware's console is on it."""
     bars: tuple[int, ...] = ()
     """Bytes of the memory regions 0 to 5; 0 for one that is absent or was given no address."""
+    largest_bar_mib: int = 0
+    """The largest size that the card offers for a region (Resizable BAR); 0 when it offers none, or none is shown."""
+    link_width: int = 0
+    """PCIe lanes in use, 0 when not known. Of an Intel Arc, those of the switch on the card: its GPU says 1 always."""
+    max_link_width: int = 0
+    name: str = ""
+    """As lspci prints it, "Intel Corporation Battlemage G21 [Arc B580]"; for people only."""
 
     @property
     def pci_id(self) -> str:
@@ -113,12 +120,22 @@ class DisplayController:
     @property
     def aperture_mib(self) -> int:
         """
-        Size of the largest region: how much of its memory the CPU can map.
+        Size of the region for its memory: how much of that the CPU can map; 0 when it was given no address.
 
         With Resizable BAR that is all of it, rounded up to a power of two (16 GiB for 12); without, 256 MiB,
-        whatever the firmware's menu says (intel/compute-runtime#933). Region 2 on Intel, 1 or 2 on NVIDIA.
+        whatever the firmware's menu says (intel/compute-runtime#933). Region 2 on Intel, 1 or 2 on NVIDIA; the others
+        are for registers.
         """
-        return max(self.bars, default=0) >> 20
+        return max(self.bars[1:3], default=0) >> 20
+
+
+@dataclass(frozen=True)
+class NvidiaModule:
+    """NVIDIA's kernel module as it says of itself in /proc/driver/nvidia/version."""
+
+    version: str
+    """"580.95.05"."""
+    open: bool
 
 
 @dataclass(frozen=True)
@@ -143,6 +160,14 @@ class HardwareReport:
     controllers: tuple[DisplayController, ...] = ()
     dri: tuple[str, ...] = ()
     """Names in /dev/dri: "card0", "renderD128"."""
+    nvswitches: int = 0
+    """NVSwitch bridges, of HGX and DGX machines: without their fabric manager CUDA does not start."""
+    kernels: tuple[str, ...] = ()
+    """Releases of the kernels in /boot, in no order."""
+    held: tuple[str, ...] = ()
+    """Packages that dpkg holds at their version."""
+    nvidia: NvidiaModule | None = None
+    """NVIDIA's kernel module, if it is loaded."""
 
     @property
     def is_container(self) -> bool:
@@ -157,6 +182,7 @@ _SCRIPT = r"""
 export LC_ALL=C.UTF-8
 put() { printf '%s' "$1"; shift; printf '\t%s' "$@"; echo; }
 get() { v=; [ -r "$1" ] && IFS= read -r v 2>/dev/null <"$1"; }
+gpus=
 sed -e 's|^|os\t|' -e '$a\' /etc/os-release 2>/dev/null
 put architecture "$(dpkg --print-architecture 2>/dev/null || uname -m)"
 get /proc/sys/kernel/osrelease; put kernel "$v"
@@ -189,15 +215,28 @@ df -PTk "$e" 2>/dev/null | { read -r v; IFS= read -r v && put mount "$p" "$v"; }
 done
 for d in /sys/bus/pci/devices/*; do
 [ -r "$d/class" ] && read -r c <"$d/class" || continue
-case $c in 0x03*) ;; *) continue ;; esac
+case $c in
+0x03*) ;;
+0x0680*) get "$d/vendor" && [ "$v" = 0x10de ] && put nvswitch; continue ;;
+*) continue ;;
+esac
 a=${d##*/}
 for f in class vendor device subsystem_vendor subsystem_device numa_node boot_vga; do
 get "$d/$f" && put pci "$a" $f "$v"
 done
 [ -L "$d/driver" ] && v=$(readlink "$d/driver") && put pci "$a" driver "${v##*/}"
 sed -n "1,6s|^|pci\t$a\tresource\t|p" "$d/resource" 2>/dev/null
+for f in "$d"/resource[0-5]_resize; do get "$f" && put pci "$a" resize "$v"; done
+u=$(readlink -f "$d"); u=${u%/*}; u=${u%/*}
+case $(cat "$d/vendor" "$u/vendor" "$u/class" 2>/dev/null) in 0x8086?0x8086?0x0604*) ;; *) u=$d ;; esac
+for f in current_link_width max_link_width; do get "$u/$f" && put pci "$a" $f "$v"; done
+case $(cat "$d/vendor" 2>/dev/null) in 0x8086|0x10de) gpus=yes ;; esac
 done
+[ -z "$gpus" ] || lspci -Dnn 2>/dev/null | sed -n '/\[03[0-9a-f][0-9a-f]\]/s|^|lspci\t|p'
 for d in /dev/dri/*; do [ -c "$d" ] && put dri "${d##*/}"; done
+for f in /boot/vmlinuz-*; do [ -e "$f" ] && put installed "${f#/boot/vmlinuz-}"; done
+grep -B1 '^Status: hold ' /var/lib/dpkg/status 2>/dev/null | sed -n 's|^Package: |held\t|p'
+sed -n '/^NVRM/s|^|nvrm\t|p' /proc/driver/nvidia/version 2>/dev/null
 true
 """.replace("MOUNTS", shlex.join(MOUNTS))
 
@@ -240,9 +279,18 @@ class Hardware(FactBase[HardwareReport]):
             nodes=tuple(sorted((_node(row, cores) for row in rows["node"]), key=lambda node: node.index)),
             disks=tuple(disk for row in rows["disk"] if (disk := _disk(row))),
             mounts=tuple(mount for row in rows["mount"] if (mount := _mount(row))),
-            controllers=_controllers(rows["pci"]),
+            controllers=_controllers(rows["pci"], [row[0] for row in rows["lspci"]]),
             dri=tuple(row[0] for row in rows["dri"]),
+            nvswitches=len(rows["nvswitch"]),
+            kernels=tuple(row[0] for row in rows["installed"]),
+            held=tuple(row[0] for row in rows["held"]),
+            nvidia=nvidia_module(_word(rows["nvrm"])),
         )
+
+
+def mount_of(report: HardwareReport, path: str) -> Mount | None:
+    """Return the file system that one of `MOUNTS` lies on, None for another path: it may be a mount of its own."""
+    return next((mount for mount in report.mounts if mount.path == path.rstrip("/")), None)
 
 
 def cpu_set(text: str) -> frozenset[int]:
@@ -338,14 +386,27 @@ def _mount(row: list[str]) -> Mount | None:
     return Mount(path, words[6], words[1], _number(words[2]) >> 10, _number(words[4]) >> 10)
 
 
-def _controllers(rows: list[list[str]]) -> tuple[DisplayController, ...]:
+def _controllers(rows: list[list[str]], lspci: list[str]) -> tuple[DisplayController, ...]:
     devices: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for address, name, value, *_ in rows:
         devices[address][name].append(value)
-    return tuple(_controller(address, values) for address, values in sorted(devices.items()))
+    names = lspci_names(lspci)
+    return tuple(_controller(address, values, names.get(address, "")) for address, values in sorted(devices.items()))
 
 
-def _controller(address: str, values: Mapping[str, list[str]]) -> DisplayController:
+def lspci_names(lines: Iterable[str]) -> dict[str, str]:
+    """Return address -> name of what ``lspci -nn`` or ``lspci -Dnn`` prints; a bus without a domain is of domain 0."""
+    found = (match for line in lines if (match := _LSPCI.match(line)))
+    return {match[1] if match[1].count(":") == 2 else f"0000:{match[1]}": match[2] for match in found}
+
+
+def nvidia_module(line: str) -> NvidiaModule | None:
+    """Read the first line of /proc/driver/nvidia/version."""
+    found = _NVRM.match(line)
+    return NvidiaModule(found[2], open=bool(found[1])) if found else None
+
+
+def _controller(address: str, values: Mapping[str, list[str]], name: str) -> DisplayController:
     def value(name: str) -> str:
         return values[name][0].removeprefix("0x") if name in values else ""
 
@@ -360,7 +421,24 @@ def _controller(address: str, values: Mapping[str, list[str]]) -> DisplayControl
         numa_node=_number(value("numa_node")) if value("numa_node").isdecimal() else None,  # -1: not known
         boot_vga=value("boot_vga") == "1",
         bars=tuple(_bar_bytes(line) for line in values.get("resource", [])[:6]),
+        largest_bar_mib=max(map(_largest_mib, values.get("resize", [])), default=0),
+        link_width=_lanes(value("current_link_width")),
+        max_link_width=_lanes(value("max_link_width")),
+        name=name,
     )
+
+
+def _lanes(text: str) -> int:
+    """A width of 255 is what a device says that does not answer any more."""
+    return _number(text) if _number(text) < 255 else 0
+
+
+def _largest_mib(mask: str) -> int:
+    """Bit n of sysfs's ``resourceN_resize``: the region can have 2^n MiB (docs.kernel.org, sysfs-bus-pci)."""
+    try:
+        return 1 << (int(mask, 16).bit_length() - 1) if int(mask, 16) else 0
+    except ValueError:
+        return 0
 
 
 def _bar_bytes(line: str) -> int:
@@ -375,120 +453,3 @@ def _bar_bytes(line: str) -> int:
         return 0
     usable = flags & _RESOURCE_MEMORY and not flags & _RESOURCE_UNSET
     return end - start + 1 if usable and end > start else 0
-
-
-class Card(Options):
-    """A GPU model, known by its PCI id."""
-
-    name: str
-    vram_mib: Annotated[int, Field(gt=0)] | None = None
-    """Nominal, MiB; what a driver reports is a few percent less. None: sold with several sizes, or not published."""
-
-
-class HardwareTag(Options):
-    """What a hardware tag in an inventory stands for."""
-
-    vendor: Literal["intel", "nvidia"] | None = None
-    """None for a tag that is no card: `cpu`, `numa`."""
-
-    cards: dict[Annotated[str, Field(pattern="^[0-9a-f]{4}:[0-9a-f]{4}$")], Card] = Field(default_factory=dict)
-    """PCI id, "vendor:device" -> the card that has it; a host fits the tag when it carries one of them."""
-
-    source: Annotated[str, Field(min_length=1)]
-    """Where ids and sizes were read."""
-
-
-def load_hardware(text: str) -> dict[str, HardwareTag]:
-    """Return the tags that the text of a `files/hardware.yaml` describes, or raise pydantic's ValidationError."""
-    return TypeAdapter(dict[str, HardwareTag]).validate_python(from_yaml(text))
-
-
-HARDWARE: Mapping[str, HardwareTag] = load_hardware(
-    (Path(__file__).parents[2] / "files" / "hardware.yaml").read_text(encoding="utf-8")
-)
-"""Tag -> what it stands for."""
-
-KNOWN_TAGS = tuple(HARDWARE)
-
-_TAG_BY_PCI_ID = {pci_id: tag for tag, entry in HARDWARE.items() for pci_id in entry.cards}
-
-
-def _known(tag: str) -> str:
-    if tag not in HARDWARE:
-        raise ValueError(f"unknown hardware tag {tag!r}{did_you_mean(tag, KNOWN_TAGS)}")
-    return tag
-
-
-Tag = Annotated[str, AfterValidator(_known)]
-"""A hardware tag in an inventory: one of `KNOWN_TAGS`."""
-
-
-def tag_of(controller: DisplayController) -> str | None:
-    """Return the hardware tag of a card, None for one that `files/hardware.yaml` does not know."""
-    return _TAG_BY_PCI_ID.get(controller.pci_id)
-
-
-def card_of(controller: DisplayController) -> Card | None:
-    """Return what is known of a card, None for one that `files/hardware.yaml` does not know."""
-    tag = tag_of(controller)
-    return HARDWARE[tag].cards[controller.pci_id] if tag else None
-
-
-def suggested_tags(report: HardwareReport) -> list[str]:
-    """Return the tags that fit this host: its cards, else `cpu`; and `numa` when it has several nodes."""
-    cards = sorted({tag for controller in report.controllers if (tag := tag_of(controller))}, key=KNOWN_TAGS.index)
-    return (cards or ["cpu"]) + (["numa"] if len(report.nodes) > 1 else [])
-
-
-NumaChoice = Literal["none", "interleave", "distribute", "isolate"] | Annotated[int, Field(ge=0)]
-"""Where a server's memory shall lie: wherever it falls, evenly on all nodes, where the engine itself puts it, or on
-the node with this index together with the server's processors."""
-
-
-@dataclass(frozen=True)
-class NumaPolicy:
-    """Values of a unit's directives, systemd.exec(5); "" for one that is to be left out."""
-
-    policy: Literal["", "interleave", "bind"] = ""
-    mask: str = ""
-    cpu_affinity: str = ""
-    physical_cores: int = 0
-    """Those that the server then has: the best number of threads."""
-
-    @property
-    def directives(self) -> list[str]:
-        """Lines for the unit's [Service] section."""
-        pairs = {"NUMAPolicy": self.policy, "NUMAMask": self.mask, "CPUAffinity": self.cpu_affinity}
-        return [f"{name}={value}" for name, value in pairs.items() if value]
-
-
-def numa_policy(report: HardwareReport, choice: NumaChoice) -> NumaPolicy:
-    """
-    Return how systemd must start a server so that its memory lies as chosen.
-
-    "distribute" and "isolate" are the engine's own work (llama.cpp: ``--numa distribute``), systemd leaves them
-    alone; with "interleave" and a node, llama.cpp is told ``--numa numactl``. On a host with one node no directive is
-    needed, and a container may be refused one: set_mempolicy(2) wants CAP_SYS_NICE there.
-    A node that does not exist is `numa_problems`'s to tell.
-    """
-    chosen = [node for node in report.nodes if node.index == choice]
-    if chosen and len(report.nodes) > 1:
-        return NumaPolicy("bind", str(choice), chosen[0].cpus, chosen[0].cores)
-    if choice == "interleave" and len(report.nodes) > 1:
-        with_memory = cpu_list(node.index for node in report.nodes if node.memory_mib)
-        return NumaPolicy("interleave", with_memory, "", report.cpu.cores)
-    return NumaPolicy(physical_cores=report.cpu.cores)
-
-
-def numa_problems(report: HardwareReport, choice: NumaChoice) -> list[str]:
-    """Return why this host cannot place memory so: the node is absent, or lacks processors or memory."""
-    if isinstance(choice, str):
-        return []
-    nodes = {node.index: node for node in report.nodes}
-    have = cpu_list(nodes) or "none that the kernel shows"
-    if choice not in nodes:
-        return [f'NUMA node {choice} does not exist; nodes of this host: {have}; choose one of them or "interleave"']
-    if not nodes[choice].cpus or not nodes[choice].memory_mib:
-        lacks = "memory" if nodes[choice].cpus else "processors"
-        return [f"NUMA node {choice} has no {lacks}, a server cannot be bound to it; nodes of this host: {have}"]
-    return []

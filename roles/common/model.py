@@ -32,6 +32,18 @@ class Model:
     """Its name in the inventory, ``models/wanted/NAME``."""
     path: str
     """What an engine loads: the GGUF file (the first, if it is split), or the directory of a safetensors model."""
+    size_bytes: int | None = None
+    """Of all its files; None when only the hub knows."""
+    kv_elements_per_token: int | None = None
+    """Elements of the KV cache that a token takes, keys and values; None when not known."""
+
+
+class Attention(Options):
+    """What decides the size of a model's KV cache; config.json: num_hidden_layers, num_key_value_heads, head_dim."""
+
+    layers: Annotated[int, Field(ge=1)]
+    kv_heads: Annotated[int, Field(ge=1)]
+    head_dim: Annotated[int, Field(ge=1)]
 
 
 class CatalogueSource(Options):
@@ -56,8 +68,21 @@ class CatalogueEntry(Options):
     """Bytes of the files whose size more than one source gives; what is not here, the hub's listing says."""
     sha256: dict[str, Sha256] = {}
     """Digests of the files, where more than one source gives the same: a hub that lists another is refused."""
+    attention: Attention | None = None
+    """Read from the model's config.json. None: preflight does not count a KV cache."""
     source: str
     """Where all this was read, and when."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of all files, where every size is known."""
+        known = self.files and all(name in self.sizes for name in self.files)
+        return sum(self.sizes[name] for name in self.files) if known else None
+
+    @property
+    def kv_elements_per_token(self) -> int | None:
+        """Keys and values of every layer."""
+        return 2 * self.attention.layers * self.attention.kv_heads * self.attention.head_dim if self.attention else None
 
     @model_validator(mode="after")
     def _is_somewhere(self) -> Self:

@@ -28,6 +28,7 @@ class Report:
         self.title = title
         self._columns = columns
         self._rows: dict[str, list[Mapping[str, Any]]] = {}
+        self._absent: list[str] = []
         self._printed = False
 
     def enter(self, host: str, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -37,6 +38,11 @@ class Report:
     def rows(self, host: str) -> list[Mapping[str, Any]]:
         """Return the rows of a host in the order in which they came."""
         return self._rows.get(host, [])
+
+    @property
+    def has_rows(self) -> bool:
+        """Any host has entered a row."""
+        return any(self._rows.values())
 
     def table(self) -> str:
         """Return the table for a terminal, hosts by name. A list has one line for each item, None is "?"."""
@@ -52,13 +58,13 @@ class Report:
                 parts = [cell[at] if at < len(cell) else "" for cell in line]
                 padded = [part + " " * (width - _width(part)) for part, width in zip(parts, widths, strict=True)]
                 text.append("  ".join(padded).rstrip())
-        if absent := sorted(name for name, rows in self._rows.items() if not rows):
-            text += ["", f"failed before this, see above: {', '.join(absent)}"]
+        if self._absent:
+            text += ["", f"failed before this, see above: {', '.join(self._absent)}"]
         return "\n".join(text)
 
     def json(self) -> str:
         """Return ``{"title": ..., "hosts": {name: [row, ...]}}``, hosts by name; dataclasses become objects."""
-        hosts = dict(sorted(self._rows.items()))
+        hosts = dict(sorted({**self._rows, **{name: [] for name in self._absent}}.items()))
         return json.dumps({"title": self.title, "hosts": hosts}, default=_plain, ensure_ascii=False, indent=2)
 
     def print_once(self, json_to: str | None = None) -> list[str]:
@@ -73,8 +79,7 @@ class Report:
         if self._printed or not state.is_executing or waited_for:
             return []
         self._printed = True
-        for failed in state.failed_hosts:
-            self._rows.setdefault(failed.name, [])
+        self._absent = sorted(failed.name for failed in state.failed_hosts if failed.name not in self._rows)
         if json_to == "-":
             print(self.json(), flush=True)
             return []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from pyinfra.api import deploy
 from roles.common.apt import packages
 from roles.common.hardware import HardwareReport
 from roles.common.model import Model
+from roles.common.numa import numa_policy
 from roles.common.operations import TextFile, Unit, file_set, program, units
 from roles.llama_cpp.operations import keys
 from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, releases
@@ -27,7 +28,9 @@ BACKEND_OPTIONS = {
 
 
 @deploy("llama.cpp")
-def deploy_llama_cpp(options: LlamaCppOptions, models: Mapping[str, Model], report: HardwareReport) -> None:
+def deploy_llama_cpp(
+    options: LlamaCppOptions, models: Mapping[str, Model], tags: Sequence[str], report: HardwareReport
+) -> None:
     """Install llama-server and run the declared instances."""
     present = {name: instance for name, instance in options.instances.items() if instance.present}
     gone = [name for name, instance in options.instances.items() if not instance.present]
@@ -40,10 +43,11 @@ def deploy_llama_cpp(options: LlamaCppOptions, models: Mapping[str, Model], repo
     keys(name="Have the API keys", paths={key_file(n): i.present and i.api_key for n, i in options.instances.items()})
     if gone:
         units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
-    texts = {
-        unit_file(name): TextFile(render(name, i, options, models[i.model], report)) for name, i in present.items()
-    }
-    file_set(name="Write the units", files={**texts, **{unit_file(name): None for name in gone}})
+    files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
+    for name, instance in present.items():
+        policy = numa_policy(report, instance.numa, tags=tags, uses_gpu=options.uses_gpu)
+        files[unit_file(name)] = TextFile(render(name, instance, options, models[instance.model], policy))
+    file_set(name="Write the units", files=files)
     wanted_units = [Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()]
     units(name="Run the instances", units=wanted_units)
 
@@ -57,7 +61,8 @@ def needed_packages(options: LlamaCppOptions) -> list[str]:
     if options.source == "build":
         vulkan = ["libvulkan-dev", "glslc"] if options.build_backend == "vulkan" else []
         return ["curl", "build-essential", "cmake", "ninja-build", "libssl-dev", *vulkan]
-    vulkan = ["libvulkan1"] if options.variant and options.variant.startswith("vulkan") else []
+    # Mesa's driver is what Intel's cards have; NVIDIA's brings its own.
+    vulkan = ["libvulkan1", "mesa-vulkan-drivers"] if options.variant and options.variant.startswith("vulkan") else []
     return ["curl", "libgomp1", *vulkan]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -10,7 +11,12 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from roles.common.data import from_yaml
-from roles.common.hardware import HardwareReport, NumaChoice, numa_problems
+from roles.common.findings import Finding, Word
+from roles.common.fit import USABLE, Demand, gib, kv_cache_bytes, total
+from roles.common.hardware import HardwareReport
+from roles.common.lock import declared_cards
+from roles.common.model import Model
+from roles.common.numa import NumaChoice, numa_findings
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
 from roles.common.systemd import hidden_from_units
 
@@ -98,11 +104,12 @@ class LlamaCppInstanceOptions(Options):
     load_mode: Literal["auto", "none", "mmap", "mlock", "mmap+mlock", "dio"] = "auto"
     """How the weights come into memory. The modes with `mlock` let the unit lock any amount of memory."""
 
-    numa: NumaChoice = "none"
+    numa: NumaChoice = "auto"
     """
     Memory and CPUs on a host with several NUMA nodes: `interleave` spreads the pages over all nodes (best for one
     large model on all sockets), a number binds the unit to the memory and CPUs of that node, `distribute` and
-    `isolate` are llama-server's own strategies, `none` leaves it to the kernel.
+    `isolate` are llama-server's own strategies, `none` leaves it to the kernel. `auto`, on a host with the tag `numa`:
+    the node of the cards, where one node has them all and the server uses them, else `interleave`.
     """
 
     metrics: bool = True
@@ -234,17 +241,46 @@ class LlamaCppOptions(Options):
                 f"(pinned: {', '.join(pins)}); take it from {self.download_url}/releases/tag/{self.version}",
             )
 
-    def problems(self, report: HardwareReport) -> list[str]:
-        """Return what speaks against these options on this hardware."""
+    def findings(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
+        """Return what speaks against these options on this hardware, and whether the models fit into its memory."""
         found = [
-            f"llama_cpp/instances/{name}/numa: {problem}"
+            finding
             for name, instance in self.instances.items()
             if instance.present
-            for problem in numa_problems(report, instance.numa)
+            for finding in numa_findings(report, instance.numa, f"llama_cpp/instances/{name}/numa")
         ]
         if self.source == "release" and self.variant is None and report.architecture not in RELEASE_VARIANTS:
-            found.append(
-                f"llama_cpp/source: upstream releases no CPU build for {report.architecture!r}, only for "
-                f"{', '.join(RELEASE_VARIANTS)}; write source: 'build'"
+            words: dict[str, Word] = {"found": report.architecture or None, "required": list(RELEASE_VARIANTS)}
+            found.append(Finding("no_release", "llama_cpp/source", words))
+        return found + self._fit(report, tags, models)
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether llama-server may use a card; a program of unknown make may."""
+        if self.source == "release":
+            return self.variant not in (None, "x64", "arm64")
+        return self.source != "build" or self.build_backend != "cpu"
+
+    def _fit(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
+        """Compare what the servers need with what there is, where the catalogue knows their models' sizes."""
+        demands = [
+            Demand(
+                name,
+                model.size_bytes,
+                kv_cache_bytes(
+                    model.kv_elements_per_token or 0, one.context_length, one.cache_type_k, one.cache_type_v
+                ),
             )
-        return found
+            for name, one in self.instances.items()
+            if one.present and (model := models[one.model]).size_bytes
+        ]
+        sizes = [card.card.vram_mib for card in declared_cards(tags, report)]
+        words: dict[str, Word] = {"need": gib(total(demands)), "arithmetic": "; ".join(map(str, demands))}
+        if self.uses_gpu and sizes:
+            have = sum(size or 0 for size in sizes) << 20
+            if None not in sizes and total(demands) > have * USABLE:
+                return [Finding("fit_vram", "llama_cpp/instances", {**words, "have": gib(have)})]
+            return []
+        if report.memory_mib and total(demands) > report.memory_mib << 20:
+            return [Finding("fit_memory", "llama_cpp/instances", {**words, "have": gib(report.memory_mib << 20)})]
+        return []

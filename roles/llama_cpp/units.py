@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from roles.common.hardware import HardwareReport, NumaPolicy, numa_policy
 from roles.common.model import Model
+from roles.common.numa import NumaPolicy
 from roles.common.systemd import environment_word, exec_line
 from roles.llama_cpp.options import LlamaCppInstanceOptions, LlamaCppOptions
 
@@ -52,13 +52,6 @@ def reads(name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions
     return (unit_file(name), *program, model.path, *([key_file(name)] if instance.api_key else []))
 
 
-def uses_gpu(options: LlamaCppOptions) -> bool:
-    """Return whether the unit may open device nodes; a program of unknown make may."""
-    if options.source == "release":
-        return options.variant not in (None, "x64", "arm64")
-    return options.source != "build" or options.build_backend != "cpu"
-
-
 def command(
     name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, policy: NumaPolicy
 ) -> str:
@@ -83,16 +76,15 @@ def command(
 
 
 def render(
-    name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, report: HardwareReport
+    name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, policy: NumaPolicy
 ) -> str:
     """Return the text of an instance's unit."""
-    policy = numa_policy(report, instance.numa)
     return TEMPLATES.get_template("llama-server.service.j2").render(
         name=name,
         instance=instance,
         command=command(name, instance, options, model, policy),
         user=USER,
-        uses_gpu=uses_gpu(options),
+        uses_gpu=options.uses_gpu,
         key_file=key_file(name),
         environment=[environment_word(key, value) for key, value in sorted(instance.environment.items())],
         numa_settings=policy.directives,

@@ -9,6 +9,9 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, model_validator
 
+from roles.common.findings import Finding, Word
+from roles.common.fit import gib
+from roles.common.hardware import HardwareReport, mount_of
 from roles.common.model import FilePattern, HubName, Model, Repository, Revision, catalogue
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Sha256, did_you_mean
 
@@ -216,4 +219,25 @@ class ModelsOptions(Options):
         """Return what an engine is to load for ``models/wanted/NAME``; raise `ValueError` for a name not wanted."""
         if name not in self.wanted:
             raise ValueError(f"{name!r} is not among models/wanted{did_you_mean(name, self.wanted)}; declare it there")
-        return Model(name=name, path=self.source(name).path)
+        wanted = self.wanted[name]
+        entry = None if wanted.repo or wanted.url or wanted.path else catalogue()[name]
+        return Model(
+            name=name,
+            path=self.source(name).path,
+            size_bytes=entry.size_bytes if entry else None,
+            kv_elements_per_token=entry.kv_elements_per_token if entry else None,
+        )
+
+    def findings(self, report: HardwareReport) -> list[Finding]:
+        """Return why the disk can never hold the models whose sizes are known; what is free now, the role looks at."""
+        sizes = {name: size for name in self.wanted if (size := self.model(name).size_bytes)}
+        mount = mount_of(report, self.directory)
+        if mount is None or sum(sizes.values()) <= mount.size_mib << 20:
+            return []
+        words: dict[str, Word] = {
+            "need": gib(sum(sizes.values())),
+            "arithmetic": " + ".join(f"{name} {gib(size)}" for name, size in sizes.items()),
+            "path": mount.mount_point,
+            "have": gib(mount.size_mib << 20),
+        }
+        return [Finding("fit_disk", "models/wanted", words)]

@@ -6,52 +6,31 @@ from collections.abc import Sequence
 
 from pyinfra.api import deploy
 
-from roles.common.hardware import HARDWARE, DisplayController, HardwareReport, tag_of
-from roles.common.operations import refuse
-from roles.preflight.messages import AND, MESSAGES, NO_CONTROLLER, ONE_OF, UNKNOWN, Language
+from roles.common.findings import Finding
+from roles.common.report import Report
+from roles.preflight.messages import Language
+from roles.preflight.operations import compared, judged, listed, warnings_shown
 
-SYSTEMS = {"ubuntu": ("22.04", "24.04", "26.04"), "debian": ("12", "13", "")}
-"""ID of os-release(5) -> values of VERSION_ID; Debian testing and unstable have none."""
-SYSTEMS_TEXT = "Ubuntu 22.04, 24.04, 26.04; Debian 12, 13, testing, unstable"
-ARCHITECTURES = ("amd64", "arm64")
+COLUMNS = ("severity", "finding")
+REPORT = Report("Preflight: what speaks against the hosts?", COLUMNS)
+WARNINGS = Report("Warnings", COLUMNS)
+"""One of each for all hosts of a run: pyinfra runs a deploy once for each host, and this module is loaded once."""
 
 
 @deploy("Preflight")
-def deploy_preflight(
-    tags: Sequence[str], report: HardwareReport, lang: Language = "en", more: Sequence[str] = ()
-) -> None:
-    """
-    Refuse this host if it does not fit its declaration; other hosts go on.
-
-    ``more``: problems that other roles found in their options and the report.
-    """
-    refuse(name="Compare the host with its declaration", problems=[*problems(tags, report, lang), *more])
+def deploy_preflight(findings: Sequence[Finding], lang: Language) -> None:
+    """Refuse this host if it does not fit its declaration; other hosts go on. Its warnings are kept for the end."""
+    compared(name="Compare the host with its declaration", warnings=WARNINGS, findings=findings, lang=lang)
 
 
-def problems(tags: Sequence[str], report: HardwareReport, lang: Language = "en") -> list[str]:
-    """Return what speaks against this host: what was found, what is required, why, and what to do."""
-    found = []
-
-    def tell(key: str, **words: object) -> None:
-        found.append(MESSAGES[key][lang].format(**words))
-
-    if report.os.version not in SYSTEMS.get(report.os.id, ()):
-        tell("os", found=report.os.name or report.os.id or UNKNOWN[lang], required=SYSTEMS_TEXT)
-    if report.architecture not in ARCHITECTURES:
-        tell("architecture", found=report.architecture or UNKNOWN[lang], required=AND[lang].join(ARCHITECTURES))
-    present = {tag_of(controller) for controller in report.controllers}
-    for tag in tags:
-        if HARDWARE[tag].cards and tag not in present:
-            shown = AND[lang].join(map(describe, report.controllers)) or NO_CONTROLLER[lang]
-            required = AND[lang].join(f"{pci_id} ({card.name})" for pci_id, card in HARDWARE[tag].cards.items())
-            wanted = required if len(HARDWARE[tag].cards) == 1 else ONE_OF[lang].format(required)
-            tell("no_card", tag=tag, found=shown, required=wanted)
-    if "numa" in tags and len(report.nodes) < 2:
-        tell("one_node", found=len(report.nodes))
-    return found
+@deploy("Preflight")
+def deploy_preflight_report(findings: Sequence[Finding], lang: Language, json_to: str | None) -> None:
+    """Show all findings of all hosts in one table, then fail the hosts that have errors."""
+    listed(name="Compare the host with its declaration", report=REPORT, findings=findings, lang=lang)
+    judged(name="Judge the findings", report=REPORT, json_to=json_to, findings=findings, lang=lang)
 
 
-def describe(controller: DisplayController) -> str:
-    """Return a controller as a person looks for it: "10de:2684 @ 0000:41:00.0 (tag 'rtx4090')"."""
-    tag = tag_of(controller)
-    return f"{controller.pci_id} @ {controller.address}" + (f" (tag {tag!r})" if tag else "")
+@deploy("Preflight")
+def deploy_warnings() -> None:
+    """List the warnings of all hosts, if there are any."""
+    warnings_shown(name="List the warnings", warnings=WARNINGS)

@@ -7,7 +7,8 @@ from collections import Counter
 from pyinfra import host
 from pyinfra.api import operation
 
-from roles.common.hardware import DisplayController, Hardware, HardwareReport, card_of, suggested_tags, tag_of
+from roles.common.hardware import DisplayController, Hardware, HardwareReport
+from roles.common.lock import card_of, suggested_tags, tag_of
 from roles.common.operations import Commands
 from roles.common.report import Report
 
@@ -50,6 +51,8 @@ def row(hardware: HardwareReport) -> dict[str, object]:
 def describe(controller: DisplayController) -> str:
     """Return what the table says of a controller: id, name if known, BAR, driver."""
     card = card_of(controller)
-    name = f" {card.name}" if card else ""
-    bar = f", BAR {controller.aperture_mib} MiB" if tag_of(controller) else ""
-    return f"{controller.pci_id}{name}{bar}, driver {controller.driver or 'none'}"
+    name = card.name if card else controller.name
+    more = [f"BAR {controller.aperture_mib} MiB"] if tag_of(controller) else []
+    if controller.max_link_width:
+        more.append(f"x{controller.link_width} of x{controller.max_link_width}")
+    return ", ".join([f"{controller.pci_id} {name}".strip(), *more, f"driver {controller.driver or 'none'}"])

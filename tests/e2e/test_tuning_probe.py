@@ -20,6 +20,7 @@ from pyinfra import host
 from roles.common.connection import send_at_once
 from roles.common.hardware import Hardware
 from roles.preflight.deploy import deploy_preflight
+from roles.preflight.findings import findings
 from roles.tuning.deploy import deploy_tuning
 from roles.tuning.options import TuningOptions
 
@@ -27,7 +28,7 @@ send_at_once(host)
 report = host.get_fact(Hardware)
 if host.data.get("as_machine"):
     report = replace(report, virtualization="none")
-deploy_preflight(host.data.tags, report, host.data.get("lang", "en"))
+deploy_preflight(findings=findings(host.data.tags, report), lang=host.data.get("lang", "en"))
 deploy_tuning(TuningOptions.load(host.data.get("tuning", {}), where=host.name, path="tuning"), report)
 """
 

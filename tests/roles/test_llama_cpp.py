@@ -1,19 +1,25 @@
 """llama_cpp: options as people write them, and the unit that comes of it."""
 
 import configparser
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from roles.common.hardware import Cpu, HardwareReport, NumaNode
 from roles.common.model import Model
+from roles.common.numa import NumaPolicy, numa_policy
 from roles.common.options import OptionError
 from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.units import reads, render
 from roles.llama_cpp.verify import endpoints
+from roles.preflight.messages import sentence
+from tests.roles.test_hardware import dump
 
 MODEL = Model(name="tiny", path="/srv/models/a/b/tiny.gguf")
+MODELS = {"tiny": MODEL}
 ONE_NODE = HardwareReport(architecture="amd64", cpu=Cpu(cores=6))
 TWO_NODES = HardwareReport(
     architecture="amd64",
@@ -31,9 +37,12 @@ def instance(**given: Any) -> LlamaCppOptions:
     return options(instances={"r1": {"model": "tiny", "port": 8000, **given}})
 
 
-def unit(declared: LlamaCppOptions, report: HardwareReport = ONE_NODE) -> dict[str, list[str]]:
+def unit(
+    declared: LlamaCppOptions, report: HardwareReport = ONE_NODE, tags: Sequence[str] = ("cpu",)
+) -> dict[str, list[str]]:
     """The [Service] section: directive -> its values."""
-    text = render("r1", declared.instances["r1"], declared, MODEL, report)
+    policy = numa_policy(report, declared.instances["r1"].numa, tags=tags, uses_gpu=declared.uses_gpu)
+    text = render("r1", declared.instances["r1"], declared, MODEL, policy)
     found: dict[str, list[str]] = {}
     for line in text.split("[Service]")[1].split("[Install]")[0].splitlines():
         if "=" in line:
@@ -80,10 +89,37 @@ def test_a_server_bound_to_a_node_gets_its_cores_and_memory() -> None:
     assert (service["NUMAPolicy"], service["NUMAMask"], service["CPUAffinity"]) == (["bind"], ["1"], ["16-31"])
 
 
+def test_by_itself_a_gpu_server_runs_beside_its_cards_and_may_use_the_other_memory() -> None:
+    report = dump("two-sockets-8-rtx4090")
+    report = replace(report, controllers=tuple(card for card in report.controllers if card.numa_node == 0))
+    cuda = LlamaCppOptions.load({**instance().model_dump(), "variant": "cuda-12.8-x64"}, where="h")
+    service = unit(cuda, report, ["rtx4090", "numa"])
+    assert (service["NUMAPolicy"], service["NUMAMask"], service["CPUAffinity"]) == (["preferred"], ["0"], ["0-31"])
+    assert "--threads 32 " in service["ExecStart"][0] and "--numa numactl" in service["ExecStart"][0]
+    assert "NUMAPolicy" not in unit(cuda, report, ["rtx4090"])
+
+
+def test_by_itself_a_server_without_a_gpu_spreads_over_all_nodes() -> None:
+    service = unit(instance(), TWO_NODES, ["cpu", "numa"])
+    assert (service["NUMAPolicy"], service["NUMAMask"]) == (["interleave"], ["0-1"])
+    assert "CPUAffinity" not in service
+    assert "--threads 32 " in service["ExecStart"][0]
+    assert "--numa" not in unit(instance(), TWO_NODES)["ExecStart"][0]
+
+
+@pytest.mark.parametrize("choice", ["distribute", "isolate"])
+def test_the_engine_itself_can_place_the_memory(choice: str) -> None:
+    service = unit(instance(numa=choice), TWO_NODES, ["cpu", "numa"])
+    assert f"--numa {choice}" in service["ExecStart"][0]
+    assert "NUMAPolicy" not in service
+
+
 def test_a_node_that_does_not_exist_is_refused() -> None:
-    (problem,) = instance(numa=7).problems(TWO_NODES)
-    assert problem.startswith("llama_cpp/instances/r1/numa: ")
-    assert "7" in problem and "0-1" in problem
+    (finding,) = instance(numa=7).findings(TWO_NODES, ["cpu"], MODELS)
+    assert sentence(finding, "en").startswith(
+        "llama_cpp/instances/r1/numa: NUMA node 7 does not exist; this host has: 0, 1;"
+    )
+    assert instance(numa=7, present=False).findings(TWO_NODES, ["cpu"], MODELS) == []
 
 
 def test_only_a_gpu_build_may_open_devices() -> None:
@@ -113,7 +149,7 @@ def test_the_unit_restarts_when_its_file_program_model_or_key_changes() -> None:
 
 
 def test_the_unit_says_who_wrote_it_and_where_to_change_it() -> None:
-    text = render("r1", instance().instances["r1"], instance(), MODEL, ONE_NODE)
+    text = render("r1", instance().instances["r1"], instance(), MODEL, NumaPolicy())
     assert "metal2model" in text.splitlines()[0] and "llama_cpp/instances/r1" in text.splitlines()[0]
     configparser.ConfigParser(strict=False, interpolation=None, delimiters="=").read_string(text)
 
@@ -161,8 +197,9 @@ def test_another_digest_or_build_option_is_another_directory() -> None:
 
 
 def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
-    (problem,) = options().problems(HardwareReport(architecture="riscv64"))
-    assert problem.startswith("llama_cpp/source: ") and "'riscv64'" in problem and "'build'" in problem
+    (finding,) = options().findings(HardwareReport(architecture="riscv64"), ["cpu"], {})
+    said = sentence(finding, "en")
+    assert said.startswith("llama_cpp/source: ") and "riscv64" in said and "amd64, arm64" in said and "'build'" in said
 
 
 def test_a_build_needs_the_digest_of_its_source_and_a_compiler() -> None:

@@ -405,7 +405,8 @@ def test_a_lock_is_waited_for_as_long_as_the_deploy_was_told(monkeypatch: pytest
 
 def test_the_full_deploy_hands_the_lock_timeout_down() -> None:
     text = (Path(__file__).parents[2] / "deploys" / "full.py").read_text()
-    assert "deploy_mirrors(options=declared.mirrors, lock_timeout_seconds=declared.base.lock_timeout_seconds)" in text
+    assert "patience = declared.tags, declared.base.lock_timeout_seconds" in text
+    assert "deploy_mirrors(options=declared.mirrors, lock_timeout_seconds=patience)" in text
 
 
 # --- Facts -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,26 @@
+# Trusting a package source's key, on the host: sourced text of roles/intel_gpu/operations.py, after common/apt.sh.
+# key URL PATH OPTION FINGERPRINT...: have the keys that a URL serves in a file, if these and no others are in it
+key() {
+  url=$1 path=$2 option=$3
+  shift 3
+  work=$(mktemp -d) || return
+  trap 'rm -rf "$work" "$m2m_log"' EXIT
+  curl -fsSL --retry 3 --connect-timeout 20 -o "$work/key" "$url" || {
+    m2m_say "$option: the key could not be fetched from $url; nothing was changed" \
+      "what to do: check that the host reaches it, or give the address of a mirror"
+    return 1
+  }
+  found=$(gpg --homedir "$work" --batch --show-keys --with-colons "$work/key" 2>/dev/null |
+    awk -F: '$1 == "pub" || $1 == "sub" { primary = $1 == "pub" } $1 == "fpr" && primary { print $10 }')
+  for one in ${found:-none}; do
+    known=
+    for fingerprint; do if [ "$one" = "$fingerprint" ]; then known=yes; fi; done
+    if [ -z "$known" ]; then
+      m2m_say "$option: $url serves the key $one; required: $*; whoever has that key could send any package" \
+        "what to do: compare with what the publisher says; nothing was changed"
+      return 1
+    fi
+  done
+  mkdir -p "${path%/*}" && gpg --homedir "$work" --batch --yes --dearmor -o "$path.part" "$work/key" 2>/dev/null &&
+    chmod 0644 "$path.part" && mv -f "$path.part" "$path"
+}

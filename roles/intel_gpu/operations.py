@@ -1,0 +1,109 @@
+"""Operations of the intel_gpu role."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pyinfra import host, state
+from pyinfra.api import StringCommand, operation
+
+from roles.common.apt import apt_script
+from roles.common.operations import Commands, refuse
+from roles.common.reboot import NOTES, Boot, BootState, content, wish
+from roles.intel_gpu.facts import Keyring, KeyState, Runtime, RuntimeState
+
+ROLE = "intel_gpu"
+KEY = (Path(__file__).parent / "files" / "key.sh").read_text()
+GOOD_GUC = (70, 65, 0)
+"""Older GuC firmware resets Battlemage's compute engine under load (intel/compute-runtime#948, vllm-project#55425)."""
+
+
+@operation()
+def trusted_key(url: str, path: str, option: str, fingerprints: Sequence[str]) -> Commands:
+    """
+    Have a package source's keys where apt finds them, and no others than the pinned ones.
+
+    + url: where they are published
+    + path: of the keyring
+    + option: the option that pins them
+    + fingerprints: of the keys that may be there
+    """
+    found: KeyState = host.get_fact(Keyring, path=path)
+    if found.fingerprints and found.fingerprints <= set(fingerprints):
+        host.noop("the key is there")
+        return
+    yield apt_script(f"{KEY}key {shlex.join([url, path, option, *fingerprints])}")
+
+
+@operation()
+def taken(addresses: Sequence[str], kernel_driver: str) -> Commands:
+    """
+    Ask for a reboot when the kernel has not taken the cards, though driver and firmware are there now.
+
+    + addresses: of the declared cards on the PCI bus
+    + kernel_driver: what must be bound to them
+    """
+    found: RuntimeState = host.get_fact(Runtime, addresses=list(addresses), vulkan=False, note=f"{NOTES}/{ROLE}")
+    free = [address for address, driver in found.drivers if driver != kernel_driver]
+    why = f"{kernel_driver} has not taken {', '.join(free)}"
+    boot: BootState = host.get_fact(Boot) if free else BootState()
+    if not free or boot.tried(why) or why in boot.wanted:
+        host.noop("the cards are taken, or wait for the reboot")
+        return
+    yield StringCommand(wish(ROLE, why))
+
+
+@operation()
+def proven(cards: Mapping[str, str], kernel_driver: str, vulkan: bool) -> Commands:
+    """
+    Fail this host unless every declared card has its driver, a render node, and is found by the compute runtime.
+
+    + cards: address on the PCI bus -> device id, "e20b"
+    + kernel_driver: what must be bound to them
+    + vulkan: Vulkan is to find them, not OpenCL
+    """
+    found: RuntimeState = host.get_fact(Runtime, addresses=list(cards), vulkan=vulkan, note=f"{NOTES}/{ROLE}")
+    if problems := problems_of(found, cards, kernel_driver, vulkan=vulkan):
+        if state.is_executing:
+            yield from refuse._inner(problems=problems)
+        return
+    if found.guc and kernel_driver == "xe" and found.guc < GOOD_GUC:
+        has, good = ".".join(map(str, found.guc)), ".".join(map(str, GOOD_GUC))
+        host.log(f"intel_gpu: GuC firmware {has} runs; before {good} long computations can reset the card; "
+                 "have a newer linux-firmware installed when there is one")  # fmt: skip
+    if found.noted:
+        yield StringCommand(content(ROLE))
+    else:
+        host.noop(f"{len(found.devices)} devices found")
+
+
+def problems_of(found: RuntimeState, cards: Mapping[str, str], kernel_driver: str, *, vulkan: bool) -> list[str]:
+    """Return why the cards cannot compute: what was found, what is required, what to do."""
+    problems = []
+    for address, driver in found.drivers:
+        if driver != kernel_driver:
+            said = f"; the kernel says: {found.lost_firmware[-1]}" if found.lost_firmware else ""
+            problems.append(
+                f"intel_gpu: the card at {address} is driven by {driver or 'nothing'}; required: {kernel_driver}"
+                f"{said}; look at journalctl -k -g {kernel_driver} on the host"
+            )
+        elif address not in found.render_nodes:
+            problems.append(
+                f"intel_gpu: the card at {address} has no render node in /dev/dri, though {kernel_driver} drives it; "
+                f"required to compute; look at journalctl -k -g {kernel_driver} on the host"
+            )
+    if problems:
+        return problems
+    lister, program = ("Vulkan", "vulkaninfo --summary") if vulkan else ("OpenCL", "clinfo")
+    if not found.asked:
+        return [f"intel_gpu: {program.split()[0]} is not installed, so nothing proves the cards; run deploys/full.py"]
+    wanted = Counter(cards.values() if vulkan else list(cards))
+    return [
+        f"intel_gpu: {lister} does not find {'a card of device id ' if vulkan else 'the card at '}{card}; it finds: "
+        f"{', '.join(found.devices) or 'none'}; look at what {program} says on the host; with a small BAR the runtime "
+        "finds none"
+        for card in wanted - Counter(found.devices)
+    ]

@@ -1,0 +1,1 @@
+"""A kernel that drives the host's cards, booted as a trial first."""

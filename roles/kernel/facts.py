@@ -1,0 +1,111 @@
+"""What the kernel role reads on a host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pyinfra.api import FactBase, StringCommand
+
+from roles.common.apt import apt_script
+from roles.common.kernels import KernelRange, age
+
+STATE = "/var/lib/metal2model/kernel"
+TRIAL = f"{STATE}/trial"
+FAILED = f"{STATE}/failed"
+GRUB_WRITES_NO = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs")
+"""File systems that GRUB can read but not write (util/grub.d/00_header.in): a one-shot entry would stay for good."""
+READ = (Path(__file__).parent / "files" / "read.sh").read_text()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A kernel that is to be booted once."""
+
+    kernel: str
+    previous: str
+    """The one that ran when it was armed, which is the default."""
+    boot_id: str
+    """The boot in which it was armed."""
+
+
+@dataclass(frozen=True)
+class KernelState:
+    """Kernels of a host, and how it would boot next."""
+
+    running: str = ""
+    boot_id: str = ""
+    installed: tuple[str, ...] = ()
+    trial: Trial | None = None
+    failed: tuple[str, ...] = ()
+    """Kernels that were tried and did not come up, or came up without the cards."""
+    boot_loader: str = ""
+    """"grub", "" for another."""
+    environment: str = ""
+    """Why GRUB cannot keep a one-shot entry to one boot; "" when it can."""
+    archive: tuple[str, str] = ("", "")
+    """Where the distribution's own packages come from: URI, and the keyring that signs."""
+
+    @property
+    def fell_back(self) -> bool:
+        """A trial was booted, and the host runs another kernel."""
+        return self.trial is not None and self.trial.boot_id != self.boot_id and self.running != self.trial.kernel
+
+    def best(self, wanted: KernelRange) -> str | None:
+        """Return the newest installed kernel that will do and has not failed, None without."""
+        lost = {*self.failed, *([self.trial.kernel] if self.trial and self.fell_back else [])}
+        fit = [release for release in self.installed if wanted.holds(release) and release not in lost]
+        return max(fit, key=age, default=None)
+
+
+class Kernels(FactBase[KernelState]):
+    """Kernels, the trial that is under way, and the boot loader."""
+
+    default = KernelState
+
+    def command(self) -> str:
+        """Lines of a word and the rest, see files/read.sh."""
+        return f"state={STATE}\n{READ}"
+
+    def process(self, output: list[str]) -> KernelState:
+        """Read the lines; one that the script could not write means "not known"."""
+        lines = [(word, rest) for line in output for word, _, rest in [line.partition(" ")]]
+        one = dict(lines)
+        trial = one.get("trial", "").split()
+        abstraction, _, fs = one.get("grub", " ").partition(" ")
+        problem = ""
+        if abstraction != "-":
+            problem = f"/boot/grub lies on {abstraction}"
+        elif fs in GRUB_WRITES_NO:
+            problem = f"/boot/grub lies on {fs}, which GRUB cannot write"
+        uri, _, keyring = one.get("archive", "").partition(" ")
+        return KernelState(
+            running=one.get("running", ""),
+            boot_id=one.get("boot", ""),
+            installed=tuple(rest for word, rest in lines if word == "installed"),
+            trial=Trial(*trial) if len(trial) == 3 else None,
+            failed=tuple(rest for word, rest in lines if word == "failed"),
+            boot_loader="grub" if "grub" in one else "",
+            environment=problem if "grub" in one else "",
+            archive=(uri, keyring),
+        )
+
+
+class Candidates(FactBase[list[str]]):
+    """Releases of the kernels that an installation would bring; asks apt, which fetches its lists when they are old."""
+
+    default = list
+
+    def command(self, packages: Sequence[str], suite: str, lock_timeout_seconds: int) -> StringCommand:
+        """``packages``: as for apt-get install; ``suite``: of ``-t``, "" for the distribution's choice."""
+        words = " ".join([*(["-t", suite] if suite else []), "--", *packages])
+        return apt_script(
+            "{ m2m_update && apt-get -s -q --no-install-recommends install " + words + "; } 2>&1 | "
+            "sed -n 's/^Inst linux-image-\\(unsigned-\\)\\{0,1\\}\\([0-9][^ ]*\\) .*/\\2/p'",
+            lock_timeout_seconds=lock_timeout_seconds,
+        )
+
+    def process(self, output: list[str]) -> list[str]:
+        """Read one release a line."""
+        return [line.strip() for line in output if line[:1].isdecimal()]
