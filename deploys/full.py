@@ -31,7 +31,11 @@ if declared.changes_what_boots:
     deploy_nvidia_gpu(options=declared.nvidia_gpu, tags=tags, report=report, lock_timeout_seconds=patience)
     deploy_reboot(options=declared.reboot)
     deploy_kernel_settled(
-        options=declared.kernel, tags=tags, report=report, reboot_timeout_seconds=declared.reboot.timeout_seconds
+        options=declared.kernel,
+        tags=tags,
+        report=report,
+        hold=declared.holds_kernels,
+        reboot_timeout_seconds=declared.reboot.timeout_seconds,
     )
     deploy_intel_gpu_proof(options=declared.intel_gpu, tags=tags, report=report)
     deploy_nvidia_gpu_proof(options=declared.nvidia_gpu, tags=tags, report=report)

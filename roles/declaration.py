@@ -115,6 +115,11 @@ class Declaration(Options):
         """Whether kernel or drivers are this inventory's matter: a card is declared, or a kernel is demanded."""
         return bool(vendors_of(self.tags)) or self.kernel.range != KernelRange()
 
+    @property
+    def holds_kernels(self) -> bool:
+        """Whether upgrades must leave the kernel alone: NVIDIA's signed modules are held, and are made for one."""
+        return self.kernel.hold or ("nvidia" in vendors_of(self.tags) and self.nvidia_gpu.hold)
+
     def models_by_name(self) -> dict[str, Model]:
         """Return the declared models as the engines see them."""
         return {name: self.models.model(name) for name in self.models.wanted}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyinfra import host
@@ -26,6 +27,42 @@ def apt_script(script: str, *, lock_timeout_seconds: int | None = None) -> Strin
     """
     patience = "" if lock_timeout_seconds is None else str(lock_timeout_seconds)
     return StringCommand(f"{SHELL}m2m_set_patience '{patience}'\n{script}")
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Where a host gets its distribution's own packages from: a mirror, if it has one."""
+
+    uri: str = ""
+    keyring: str = ""
+    """What signs it; "" where its entry does not say."""
+
+    def entry(self, *, role: str, suite: str, components: str) -> str:
+        """Return a deb822 source of the same archive, for what else it has (sources.list(5))."""
+        signed = f"Signed-By: {self.keyring}\n" if self.keyring else ""
+        return (
+            f"# Written by metal2model, role {role}; change the inventory's `{role}` options instead.\n"
+            f"Types: deb\nURIs: {self.uri}\nSuites: {suite}\nComponents: {components}\n{signed}"
+        )
+
+
+class DistributionArchive(FactBase[Archive]):
+    """Where the host gets its distribution's own packages from, as apt itself sees it."""
+
+    default = Archive
+
+    def command(self) -> str:
+        """One line for each suite; the release's own comes first."""
+        return (
+            "(. /etc/os-release && apt-get indextargets --format '$(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' "
+            "\"Codename: $VERSION_CODENAME\" 'Component: main' 2>/dev/null); true"
+        )
+
+    def process(self, output: list[str]) -> Archive:
+        """Read URI and keyring; apt prints the name of a field that an entry lacks as it stands."""
+        words = next((line.split() for line in output if line.strip()), [])
+        keyring = " ".join(words[1:])
+        return Archive(words[0] if words else "", "" if keyring.startswith("$(") else keyring)
 
 
 class PackageStates(FactBase[dict[str, str]]):

@@ -86,6 +86,8 @@ def reboot(host: Host, timeout_seconds: int) -> Iterator[StringCommand | Functio
     # Detached, so that the command ends before its connection does (pyinfra#1708).
     yield StringCommand("( sleep 1; systemctl reboot ) </dev/null >/dev/null 2>&1 &")
     yield FunctionCommand(_wait_for, (before, timeout_seconds), {})
+    # sshd does not wait for drivers, and cards are judged next.
+    yield StringCommand("udevadm settle --timeout=120 || true")
 
 
 def _wait_for(state: State, host: Host, before: str, timeout_seconds: int) -> bool:
@@ -114,7 +116,9 @@ def _boot_id(host: Host) -> str:
     host.connected = False
     host.connector.connect()
     host.connected = True
-    status, output = host.run_shell_command(StringCommand("cat", BOOT_ID), print_output=False, print_input=False)
+    status, output = host.run_shell_command(
+        StringCommand("cat", BOOT_ID), print_output=False, print_input=False, _timeout=30
+    )
     return output.stdout.strip() if status else ""
 
 

@@ -52,6 +52,13 @@ def findings(options: IntelGpuOptions, tags: Sequence[str], report: HardwareRepo
         words = {"card": str(cards[0]), "virtualization": report.virtualization}
         return [Finding("driver_container", "intel_gpu/source", words)]
     found = [finding for card in cards for finding in _bar(options, card)]
+    if options.source != "existing" and (report.os.id, report.os.version) == ("debian", "12"):
+        # Of 2023-02; Battlemage's firmware came in 2024 (packages.debian.org, firmware-misc-nonfree).
+        late = [card for card in cards if card.family.driver == "xe"]
+        found += [
+            Finding("intel_no_firmware", "tags", {"system": report.os.name or report.os.id, "card": str(card)})
+            for card in late
+        ]
     source = source_of(options, report)
     system = report.os.name or report.os.id or None
     if source is None:

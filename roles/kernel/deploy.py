@@ -9,7 +9,7 @@ from pyinfra.api import deploy
 from roles.common.hardware import HardwareReport
 from roles.kernel.operations import armed, installed, settled
 from roles.kernel.options import KernelOptions
-from roles.kernel.plan import metas, need, packages, source_of
+from roles.kernel.plan import metas, need, source_of
 
 
 @deploy("Kernel")
@@ -26,7 +26,7 @@ def deploy_kernel(
     installed(
         name="Install a kernel that drives the cards",
         wanted=wanted.range,
-        packages=packages(source, report),
+        brought_by=metas(source, report),
         suite=f"{report.os.codename}-backports" if source == "backports" else "",
         mainline=mainline if source == "mainline" else (),
         lock_timeout_seconds=lock_timeout_seconds,
@@ -36,13 +36,16 @@ def deploy_kernel(
 
 @deploy("Kernel")
 def deploy_kernel_settled(
-    options: KernelOptions, tags: Sequence[str], report: HardwareReport, reboot_timeout_seconds: int
+    options: KernelOptions, tags: Sequence[str], report: HardwareReport, *, hold: bool, reboot_timeout_seconds: int
 ) -> None:
     """After the reboot: keep the new kernel, or say why the host is back on its old one."""
     source = source_of(options, report)
+    names = metas(source, report).all if source else []
     settled(
         name="Keep the kernel that was tried, if it is good",
         tags=tags,
-        metas=metas(source, report) if source and options.hold else [],
+        metas=names,
+        hold=hold,
+        free=[] if hold else [name for name in names if name in report.held],
         reboot_timeout_seconds=reboot_timeout_seconds,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,18 +43,20 @@ class KernelState:
     """"grub", "" for another."""
     environment: str = ""
     """Why GRUB cannot keep a one-shot entry to one boot; "" when it can."""
-    archive: tuple[str, str] = ("", "")
-    """Where the distribution's own packages come from: URI, and the keyring that signs."""
 
     @property
     def fell_back(self) -> bool:
         """A trial was booted, and the host runs another kernel."""
         return self.trial is not None and self.trial.boot_id != self.boot_id and self.running != self.trial.kernel
 
+    @property
+    def lost(self) -> tuple[str, ...]:
+        """Kernels that are not to be tried again, that of a trial which nobody judged among them."""
+        return (*self.failed, *([self.trial.kernel] if self.trial and self.fell_back else []))
+
     def best(self, wanted: KernelRange) -> str | None:
         """Return the newest installed kernel that will do and has not failed, None without."""
-        lost = {*self.failed, *([self.trial.kernel] if self.trial and self.fell_back else [])}
-        fit = [release for release in self.installed if wanted.holds(release) and release not in lost]
+        fit = [release for release in self.installed if wanted.holds(release) and release not in self.lost]
         return max(fit, key=age, default=None)
 
 
@@ -64,9 +65,9 @@ class Kernels(FactBase[KernelState]):
 
     default = KernelState
 
-    def command(self) -> str:
-        """Lines of a word and the rest, see files/read.sh."""
-        return f"state={STATE}\n{READ}"
+    def command(self, boot_loader: bool) -> str:
+        """``boot_loader``: look at it, too, which takes longer; see files/read.sh."""
+        return f"state={STATE} boot_loader={'yes' if boot_loader else 'no'}\n{READ}"
 
     def process(self, output: list[str]) -> KernelState:
         """Read the lines; one that the script could not write means "not known"."""
@@ -77,9 +78,8 @@ class Kernels(FactBase[KernelState]):
         problem = ""
         if abstraction != "-":
             problem = f"/boot/grub lies on {abstraction}"
-        elif fs in GRUB_WRITES_NO:
-            problem = f"/boot/grub lies on {fs}, which GRUB cannot write"
-        uri, _, keyring = one.get("archive", "").partition(" ")
+        elif not fs or fs in GRUB_WRITES_NO:
+            problem = f"/boot/grub lies on {fs or 'what grub-probe does not know'}, which GRUB cannot write"
         return KernelState(
             running=one.get("running", ""),
             boot_id=one.get("boot", ""),
@@ -88,24 +88,37 @@ class Kernels(FactBase[KernelState]):
             failed=tuple(rest for word, rest in lines if word == "failed"),
             boot_loader="grub" if "grub" in one else "",
             environment=problem if "grub" in one else "",
-            archive=(uri, keyring),
         )
 
 
-class Candidates(FactBase[list[str]]):
+@dataclass(frozen=True)
+class Brought:
+    """What an installation would bring."""
+
+    releases: tuple[str, ...] = ()
+    """Of kernels."""
+    errors: tuple[str, ...] = ()
+    """What apt said instead."""
+
+
+class Candidates(FactBase[Brought]):
     """Releases of the kernels that an installation would bring; asks apt, which fetches its lists when they are old."""
 
-    default = list
+    default = Brought
 
-    def command(self, packages: Sequence[str], suite: str, lock_timeout_seconds: int) -> StringCommand:
-        """``packages``: as for apt-get install; ``suite``: of ``-t``, "" for the distribution's choice."""
-        words = " ".join([*(["-t", suite] if suite else []), "--", *packages])
+    def command(self, package: str, suite: str, lock_timeout_seconds: int) -> StringCommand:
+        """``package``: what brings a kernel; ``suite``: of ``-t``, "" for the distribution's choice."""
+        words = " ".join([*(["-t", suite] if suite else []), "--", package])
         return apt_script(
-            "{ m2m_update && apt-get -s -q --no-install-recommends install " + words + "; } 2>&1 | "
-            "sed -n 's/^Inst linux-image-\\(unsigned-\\)\\{0,1\\}\\([0-9][^ ]*\\) .*/\\2/p'",
+            # A source that fails (somebody's dead PPA) must not keep the others from being used.
+            "{ m2m_update || true; apt-get -s -q --no-install-recommends install " + words + "; } 2>&1 | "
+            "sed -n -e 's/^Inst linux-image-\\(unsigned-\\)\\{0,1\\}\\([0-9][^ ]*\\) .*/\\2/p' "
+            "-e '/^E: /p' -e '/^base\\//p'",
             lock_timeout_seconds=lock_timeout_seconds,
         )
 
-    def process(self, output: list[str]) -> list[str]:
-        """Read one release a line."""
-        return [line.strip() for line in output if line[:1].isdecimal()]
+    def process(self, output: list[str]) -> Brought:
+        """Read releases and errors, one a line."""
+        lines = [line.strip() for line in output]
+        releases = tuple(line for line in lines if line[:1].isdecimal())
+        return Brought(releases, tuple(line for line in lines if line.startswith(("E: ", "base/"))))

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
-from roles.common.apt import apt_script
+from roles.common.apt import Archive, DistributionArchive, apt_script
 from roles.common.hardware import Hardware, HardwareReport
 from roles.common.kernels import KernelRange
 from roles.common.lock import declared_cards
 from roles.common.operations import Commands, ShownCommand, TextFile, file_set, refuse
 from roles.common.reboot import content, reboot, wish
-from roles.kernel.facts import FAILED, Candidates, Kernels, KernelState
+from roles.kernel.facts import FAILED, Brought, Candidates, Kernels, KernelState
+from roles.kernel.plan import Metas
 
 ROLE = "kernel"
 CHANGE = (Path(__file__).parent / "files" / "change.sh").read_text()
@@ -28,10 +30,22 @@ GRUB_CMDLINE_LINUX="$GRUB_CMDLINE_LINUX panic=10"
 """
 
 
+MENDED = """\
+m2m_update || [ $? -ne 75 ] || exit 75
+[ -z "$(dpkg --audit)" ] || m2m_run dpkg --force-confdef --force-confold --configure -a
+"""
+"""Complete what an earlier run, or a power cut, left half installed: apt's simulation does not show it."""
+
+NO_ARCHIVE = (
+    "kernel/source: apt on the host knows no entry of the distribution's own archive, so backports cannot be taken "
+    "from the same place; look at apt-get indextargets and apt-get update on the host; nothing was changed"
+)
+
+
 @operation()
 def installed(
     wanted: KernelRange,
-    packages: Sequence[str],
+    brought_by: Metas,
     suite: str,
     mainline: Sequence[str],
     lock_timeout_seconds: int,
@@ -40,33 +54,45 @@ def installed(
     Have a kernel in /boot that will do, and the running one as the default until another is proven.
 
     + wanted: which kernels will do
-    + packages: what brings one, by apt
+    + brought_by: packages that bring one, and its headers where something is compiled for every kernel (DKMS)
     + suite: a suite of backports that apt needs for it, "" for none
     + mainline: arguments of ``mainline`` of files/change.sh instead of packages, () for none
     + lock_timeout_seconds: how long to wait for another package manager
     """
-    found: KernelState = host.get_fact(Kernels)
+    found: KernelState = host.get_fact(Kernels, boot_loader=True)
     if problems := boot_problems(found):
         yield from refuse._inner(problems=problems)
         return
+    if found.trial and found.fell_back:  # the run that was to judge it has ended before
+        yield StringCommand(f"{CHANGE}lost {shlex.quote(found.trial.kernel)}")
     if found.best(wanted):
         host.noop(f"{found.best(wanted)} is there")
         return
-    if suite:
-        yield from file_set._inner(files={BACKPORTS: TextFile(backports_source(found, suite))})
+    yield apt_script(MENDED, lock_timeout_seconds=lock_timeout_seconds)
+    if state.is_executing:
+        found = replace(host.get_fact(Kernels, boot_loader=True), failed=found.lost)
+        if found.best(wanted):
+            return
+    if suite and state.is_executing:
+        archive: Archive = host.get_fact(DistributionArchive)
+        if not archive.uri:
+            yield from refuse._inner(problems=[NO_ARCHIVE])
+            return
+        entry = archive.entry(role=ROLE, suite=suite, components="main")
+        yield from file_set._inner(files={BACKPORTS: TextFile(entry)})
     if not mainline and state.is_executing:
-        brought = host.get_fact(Candidates, packages=list(packages), suite=suite,
-                                lock_timeout_seconds=lock_timeout_seconds)  # fmt: skip
-        if problems := candidate_problems(brought, packages, wanted, found):
+        brought: Brought = host.get_fact(Candidates, package=brought_by.image, suite=suite,
+                                         lock_timeout_seconds=lock_timeout_seconds)  # fmt: skip
+        if problems := candidate_problems(brought, brought_by.image, wanted, found):
             yield from file_set._inner(files={BACKPORTS: None} if suite else {})
             yield from refuse._inner(problems=problems)
             return
     running = shlex.quote(found.running)
-    choice = ["-t", suite] if suite else []
-    install = f"m2m_install --no-install-recommends {shlex.join([*choice, '--', *packages])}"
+    install = f"install_kernel {shlex.join([suite, brought_by.image, brought_by.headers])}"
     steps = [
+        f"fetch_mainline {shlex.join(mainline)} || exit" if mainline else "",
         f"save_default {running} {shlex.quote(GRUB)} && keep {running} || exit",
-        f"mainline {shlex.join(mainline)}" if mainline else f"m2m_update && {install}",
+        'm2m_install --no-install-recommends "$work"/*.deb' if mainline else install,
     ]
     yield _shown("\n".join(steps), lock_timeout_seconds)
 
@@ -79,7 +105,7 @@ def armed(wanted: KernelRange, lock_timeout_seconds: int) -> Commands:
     + wanted: which kernels will do
     + lock_timeout_seconds: how long to wait for another package manager
     """
-    found: KernelState = host.get_fact(Kernels)
+    found: KernelState = host.get_fact(Kernels, boot_loader=False)
     target = found.best(wanted)
     if target is None:
         if state.is_executing:
@@ -90,22 +116,26 @@ def armed(wanted: KernelRange, lock_timeout_seconds: int) -> Commands:
         wish(ROLE, f"kernel {target} is to be tried"),
         f"save_default {running} {shlex.quote(GRUB)} && keep {running} && arm {shlex.quote(target)} {running}",
     ]
-    if found.trial and found.fell_back:
-        steps.insert(0, f"lost {shlex.quote(found.trial.kernel)} || exit")
     yield apt_script(CHANGE + "\n".join(steps), lock_timeout_seconds=lock_timeout_seconds)
 
 
 @operation()
-def settled(tags: Sequence[str], metas: Sequence[str], reboot_timeout_seconds: int) -> Commands:
+def settled(
+    tags: Sequence[str], metas: Sequence[str], hold: bool, free: Sequence[str], reboot_timeout_seconds: int
+) -> Commands:
     """
     Make a kernel on trial the default if the host came up with it and it drives the declared cards; else give it up.
 
     + tags: the host's
-    + metas: packages that would bring the next kernel, to be held
+    + metas: packages that would bring the next kernel
+    + hold: hold them, and keep the kernel as the default; else what upgrades bring boots
+    + free: those of them that are held and shall not be
     + reboot_timeout_seconds: how long to wait for the host when it has to go back to its old kernel
     """
-    found: KernelState = host.get_fact(Kernels)
+    found: KernelState = host.get_fact(Kernels, boot_loader=False)
     trial = found.trial
+    if free:
+        yield apt_script(f"m2m_run apt-mark unhold {shlex.join(free)}")
     if trial is None or (found.boot_id == trial.boot_id and found.running != trial.kernel):
         host.noop("no kernel is on trial")
         return
@@ -117,12 +147,15 @@ def settled(tags: Sequence[str], metas: Sequence[str], reboot_timeout_seconds: i
         return
     report: HardwareReport = host.get_fact(Hardware)
     if blind := undriven(tags, report):
-        yield StringCommand(f"{CHANGE}lost {kernel} && {content(ROLE)}")
+        # Given up only when the host is back: a run that ends before leaves a trial for the next one to judge.
         yield from reboot(host, reboot_timeout_seconds)
+        yield StringCommand(f"{CHANGE}lost {kernel} && {content(ROLE)}")
         problem = f"kernel {trial.kernel} came up as a trial, but does not drive {', '.join(blind)}"
         yield from refuse._inner(problems=[f"{problem}; the host went back to {trial.previous}, {AGAIN}"])
         return
-    yield apt_script(f"{CHANGE}confirm {kernel} {shlex.join(metas)} && {content(ROLE)}")
+    yield apt_script(
+        f"{CHANGE}confirm {shlex.join([trial.kernel, 'yes' if hold else 'no', *metas])} && {content(ROLE)}"
+    )
 
 
 AGAIN = (
@@ -155,28 +188,27 @@ def boot_problems(found: KernelState) -> list[str]:
     return []
 
 
-def candidate_problems(
-    brought: Sequence[str], packages: Sequence[str], wanted: KernelRange, found: KernelState
-) -> list[str]:
+def candidate_problems(brought: Brought, package: str, wanted: KernelRange, found: KernelState) -> list[str]:
     """Return why what apt would install is no help."""
-    if any(wanted.holds(release) and release not in found.failed for release in brought):
+    if any(wanted.holds(release) and release not in found.failed for release in brought.releases):
         return []
-    names = ", ".join(packages)
     tried = f"{', '.join(found.failed)} was tried and failed" if found.failed else ""
     again = f"to try it again, remove its line from {FAILED} on the host"
-    if not brought and tried:
+    if not brought.releases and tried:
         return [
-            f"kernel: {found.running} runs; required: {wanted}; {tried}, and {names} brings no newer one; "
+            f"kernel: {found.running} runs; required: {wanted}; {tried}, and {package} brings no newer one; "
             f"choose another kernel/source; {again}"
         ]
-    if not brought:
+    if not brought.releases:
+        said = f"; apt says: {brought.errors[0]}" if brought.errors else ""
         return [
-            f"kernel: apt would install no kernel with {names}; required: {wanted}; see apt-get -s install {names} on "
-            "the host; its package sources may lack the suite (mirrors/apt)"
+            f"kernel: apt would install no kernel with {package}; required: {wanted}{said}; see apt-get -s install "
+            f"{package} on the host; its package sources may lack the suite (mirrors/apt)"
         ]
+    more = f"{tried}; " if tried else ""
     return [
-        f"kernel: {names} would bring {', '.join(brought)}; required: {wanted}; {f'{tried}; ' if tried else ''}nothing "
-        f"was changed; choose another kernel/source{f'; {again}' if tried else ''}"
+        f"kernel: {package} would bring {', '.join(brought.releases)}; required: {wanted}; {more}nothing was changed; "
+        f"choose another kernel/source{f'; {again}' if tried else ''}"
     ]
 
 
@@ -187,16 +219,6 @@ def nothing_left(found: KernelState, wanted: KernelRange) -> list[str]:
     return [
         f"kernel: none of the installed kernels will do: {have}; required: {wanted}{lost}; choose another kernel/source"
     ]
-
-
-def backports_source(found: KernelState, suite: str) -> str:
-    """Return a deb822 entry for backports, from where the distribution's own packages come."""
-    uri, keyring = found.archive
-    signed = f"Signed-By: {keyring}\n" if keyring else ""
-    return (
-        "# Written by metal2model, role kernel; change the inventory's `kernel` options instead.\n"
-        f"Types: deb\nURIs: {uri}\nSuites: {suite}\nComponents: main\n{signed}"
-    )
 
 
 def _shown(script: str, lock_timeout_seconds: int) -> StringCommand:

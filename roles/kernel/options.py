@@ -44,7 +44,8 @@ class KernelOptions(Options):
     """Where that key is fetched by its fingerprint."""
 
     hold: bool = True
-    """Hold the packages that would bring the next kernel, once the new one is proven."""
+    """Hold the packages that would bring the next kernel, once the new one is proven, and keep that the default. False:
+    upgrades bring kernels as ever, and the newest boots, without a trial."""
 
     @model_validator(mode="after")
     def _mainline_is_pinned(self) -> Self:

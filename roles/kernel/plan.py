@@ -101,17 +101,24 @@ def _unbound(tags: Sequence[str], report: HardwareReport) -> list[Finding]:
     ]
 
 
-def packages(source: Source, report: HardwareReport) -> list[str]:
-    """Return the packages that bring a kernel with its headers, which DKMS needs."""
-    if source == "backports":
-        return [f"linux-image-{report.architecture}", f"linux-headers-{report.architecture}"]
-    release = "" if report.os.version == "26.04" else f"-hwe-{report.os.version}"
-    return [f"linux-generic{release}"]
+@dataclass(frozen=True)
+class Metas:
+    """Packages that bring a kernel, and would bring the next one."""
+
+    image: str
+    headers: str
+    """Wanted only where something is compiled for each kernel (DKMS)."""
+
+    @property
+    def all(self) -> list[str]:
+        """What is to be held, where it is installed; Ubuntu has one more, that brings both."""
+        both = self.image.replace("linux-image-generic", "linux-generic")
+        return list(dict.fromkeys([self.image, self.headers, both]))
 
 
-def metas(source: Source, report: HardwareReport) -> list[str]:
-    """Return the packages that would bring the next kernel; installed ones are held when the new kernel is proven."""
+def metas(source: Source, report: HardwareReport) -> Metas:
+    """Return the packages that a source's kernels come by."""
     if source == "backports":
-        return packages(source, report)
+        return Metas(f"linux-image-{report.architecture}", f"linux-headers-{report.architecture}")
     release = "" if report.os.version == "26.04" else f"-hwe-{report.os.version}"
-    return [f"linux-{kind}generic{release}" for kind in ("", "image-", "headers-")]
+    return Metas(f"linux-image-generic{release}", f"linux-headers-generic{release}")

@@ -8,7 +8,7 @@ from pyinfra.api import deploy
 
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards
-from roles.common.operations import TextFile, Unit, file_set, units
+from roles.common.operations import TextFile, Unit, units
 from roles.nvidia_gpu.facts import OTHERS
 from roles.nvidia_gpu.operations import driver, proven
 from roles.nvidia_gpu.options import NvidiaGpuOptions
@@ -30,10 +30,10 @@ def deploy_nvidia_gpu(
     cards = declared_cards(tags, report, "nvidia")
     if not cards or options.source == "existing":
         return
-    file_set(name="Keep others from the driver", files=files(options, ubuntu=report.os.id == "ubuntu"))
     driver(
         name="Install the driver",
         wanted=choice(options, cards) if report.os.id == "ubuntu" else None,
+        files=files(options, ubuntu=report.os.id == "ubuntu"),
         codename=report.os.codename,
         fabric=bool(report.nvswitches),
         hold=options.hold,

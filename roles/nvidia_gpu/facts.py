@@ -50,8 +50,8 @@ class DriverState:
     """Path of NVIDIA's module for that kernel, "" for none."""
     loaded: str = ""
     """Version of the loaded module, "" for none."""
-    sources: tuple[str, str] = ("", "")
-    """Where the distribution's own packages come from: URI, and the keyring that signs."""
+    free_kernels: tuple[str, ...] = ()
+    """Ubuntu's packages that bring the next kernel, where they are installed and not held."""
 
     def version(self, name: str) -> str:
         """Return NVIDIA's version of a package, "" when it is not wholly installed."""
@@ -72,19 +72,20 @@ class DriverStates(FactBase[DriverState]):
         """Read the lines."""
         packages: dict[str, Package] = {}
         one: dict[str, str] = {}
+        metas: list[str] = []
         for line in output:
             word, _, rest = line.partition(" ")
-            if word == "package":
+            if word == "meta":
+                metas.append(rest)
+            elif word == "package":
                 name, version, status = rest.split(" ", 2)
                 if status[1:2] not in ("n", "c") and not re.search(OTHERS, name):
                     packages[name] = Package(version, status[1:] == "i", status[:1] == "h")
             else:
                 one[word] = rest
         loaded = nvidia_module(one.get("loaded", ""))
-        uri, _, keyring = one.get("archive", "").partition(" ")
-        return DriverState(
-            packages, one.get("kernel", ""), one.get("module", ""), loaded.version if loaded else "", (uri, keyring)
-        )
+        version = loaded.version if loaded else ""
+        return DriverState(packages, one.get("kernel", ""), one.get("module", ""), version, tuple(metas))
 
 
 BROKEN = ("[GPU is lost]", "[Unknown Error]", "[GPU requires reset]", "ERR!")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
-from roles.common.apt import apt_script
+from roles.common.apt import Archive, DistributionArchive, apt_script
 from roles.common.operations import Commands, ShownCommand, TextFile, file_set, refuse
 from roles.common.reboot import NOTES, Boot, BootState, content, wish
 from roles.nvidia_gpu.facts import OTHERS, DriverState, DriverStates, Smi, SmiState
@@ -21,14 +21,28 @@ NON_FREE = "/etc/apt/sources.list.d/metal2model-non-free.sources"
 DEBIAN_PACKAGES = ("nvidia-kernel-dkms", "nvidia-smi", "libcuda1", "nvidia-persistenced")
 
 
+NO_ARCHIVE = (
+    "nvidia_gpu/source: apt on the host knows no entry of the distribution's own archive, so the driver cannot be "
+    "taken from the same place; look at apt-get indextargets and apt-get update on the host; nothing was changed"
+)
+
+
 @operation()
 def driver(
-    wanted: Driver | None, *, codename: str, fabric: bool, hold: bool, secure_boot: bool, lock_timeout_seconds: int
+    wanted: Driver | None,
+    *,
+    files: Mapping[str, TextFile | None],
+    codename: str,
+    fabric: bool,
+    hold: bool,
+    secure_boot: bool,
+    lock_timeout_seconds: int,
 ) -> Commands:
     """
     Have the driver installed: programs and a module for the kernel that runs next, of one version, and no other branch.
 
     + wanted: which of Ubuntu's; None for Debian's only one
+    + files: what keeps others from the driver; written once it is clear that the driver can come
     + codename: of the release
     + fabric: the machine has NVSwitches, and needs the fabric manager
     + hold: keep the packages at their version
@@ -40,26 +54,35 @@ def driver(
     found: DriverState = host.get_fact(DriverStates)
     missing = lacks(found, wanted, fabric)
     unheld = [name for name, package in found.packages.items() if not package.held] if hold else []
+    unheld += found.free_kernels if hold else ()
     # A driver that is whole, but not at work, waits for a boot; once is enough, the proof tells the rest.
     waits = "" if missing else unloaded(found, wanted)
     boot: BootState = host.get_fact(Boot) if waits else BootState()
     if not (missing or unheld or (waits and not boot.tried(waits) and waits not in boot.wanted)):
+        yield from file_set._inner(files=files)
         host.noop(f"driver {version_of(found, wanted)} is installed")
         return
-    steps = ["set -e" if not missing else ""]
+    steps = []
     if missing:
-        steps = [wish(ROLE, f"NVIDIA's driver was installed for {found.kernel}")]
+        steps = [f"wish={shlex.quote(wish(ROLE, f'the driver of NVIDIA was installed for {found.kernel}'))}"]
         if wanted is None:
-            yield from file_set._inner(files={NON_FREE: TextFile(non_free_source(found, codename))})
+            archive: Archive = host.get_fact(DistributionArchive)
+            if state.is_executing and not archive.uri:
+                yield from refuse._inner(problems=[NO_ARCHIVE])
+                return
+            entry = archive.entry(role=ROLE, suite=codename, components="contrib non-free non-free-firmware")
+            yield from file_set._inner(files={NON_FREE: TextFile(entry)})
             steps.append(f"debian_driver {shlex.quote(found.kernel)} || exit")
         else:
             foreign = [name for name in found.packages if is_foreign(name, wanted)]
-            words = [wanted.suffix, wanted.branch, found.kernel, _yes(fabric), _yes(secure_boot), *foreign]
+            words = [wanted.suffix, wanted.branch, found.kernel, _yes(fabric), _yes(secure_boot), _yes(hold), *foreign]
+            yield apt_script(f"{CHANGE}plan_driver {shlex.join(words)}", lock_timeout_seconds=lock_timeout_seconds)
             steps.append(f"install_driver {shlex.join(words)} || exit")
     elif waits and not boot.tried(waits):
         steps = [wish(ROLE, waits)]
     if hold:
-        steps.append("hold")
+        steps.append(f"hold {shlex.join(found.free_kernels)}")
+    yield from file_set._inner(files=files)
     text = apt_script(CHANGE + "\n".join(steps), lock_timeout_seconds=lock_timeout_seconds)
     yield ShownCommand(*text.bits) if missing else text
 
@@ -157,16 +180,6 @@ def problems_of(found: SmiState, addresses: Sequence[str], persistence: bool) ->
                 "nvidia-persistenced is to see to it; look at journalctl -u nvidia-persistenced"
             )
     return problems
-
-
-def non_free_source(found: DriverState, codename: str) -> str:
-    """Return a deb822 entry with the components that Debian's driver is in, from where its other packages come."""
-    uri, keyring = found.sources
-    signed = f"Signed-By: {keyring}\n" if keyring else ""
-    return (
-        "# Written by metal2model, role nvidia_gpu; change the inventory's tags or `nvidia_gpu` options instead.\n"
-        f"Types: deb\nURIs: {uri}\nSuites: {codename}\nComponents: contrib non-free non-free-firmware\n{signed}"
-    )
 
 
 def _yes(value: bool) -> str:

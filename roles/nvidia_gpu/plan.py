@@ -76,7 +76,7 @@ def findings(options: NvidiaGpuOptions, tags: Sequence[str], report: HardwareRep
         words = {"card": str(cards[0]), "virtualization": report.virtualization}
         return [Finding("driver_container", "nvidia_gpu/source", words)]
     if report.os.id == "ubuntu":
-        return _on_ubuntu(options, cards)
+        return _on_ubuntu(options, cards, report)
     if report.os.id == "debian" and report.os.version in DEBIAN:
         return _on_debian(cards, report)
     system = report.os.name or report.os.id or None
@@ -84,7 +84,11 @@ def findings(options: NvidiaGpuOptions, tags: Sequence[str], report: HardwareRep
     return [Finding("nvidia_system", "nvidia_gpu/source", {"system": system, "required": known})]
 
 
-def _on_ubuntu(options: NvidiaGpuOptions, cards: Sequence[DeclaredCard]) -> list[Finding]:
+UBUNTUS_KERNEL = re.compile(r"\d+\.\d+\.\d+-\d{1,4}-[a-z]")
+"""A release of one of Ubuntu's own kernels, "6.8.0-90-generic": not mainline's "6.12.3-061203-generic"."""
+
+
+def _on_ubuntu(options: NvidiaGpuOptions, cards: Sequence[DeclaredCard], report: HardwareReport) -> list[Finding]:
     possible = drivers(cards)
     if not possible:
         why = [
@@ -105,6 +109,8 @@ def _on_ubuntu(options: NvidiaGpuOptions, cards: Sequence[DeclaredCard]) -> list
     if not found and choice(options, cards) is None:  # each would do, the two together do not
         both: dict[str, Word] = {"found": options.branch, "card": str(cards[0]), "required": _spelt(possible)}
         found.append(Finding("nvidia_branch", "nvidia_gpu/branch", both))
+    if report.secure_boot and report.kernel and not UBUNTUS_KERNEL.match(report.kernel):
+        found.append(Finding("nvidia_secure_boot", "tags", {"system": report.kernel}))
     return found
 
 

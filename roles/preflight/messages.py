@@ -138,8 +138,8 @@ MESSAGES: dict[str, Message] = {
         "或在固件设置中关闭",
     ),
     "kernel_not_for_card": warning(
-        "kernel {found} runs, which is outside of what is known to drive {why}: {required}; it is replaced",
-        "正在运行内核 {found}，不在已知能驱动 {why} 的范围 {required} 内；将被替换",
+        "kernel {found} runs; required: {required}, for {why}; another one is installed, and tried before it stays",
+        "正在运行内核 {found}；要求：{required}（{why}）；将安装另一个内核，先试启动再保留",
     ),
     "driver_container": error(
         "{card} needs a kernel driver, and this host is a container ({virtualization}), whose drivers are its "
@@ -172,13 +172,19 @@ MESSAGES: dict[str, Message] = {
     "nvidia_secure_boot": error(
         "Secure Boot is on, and NVIDIA's modules for {system} have to be compiled on the host (DKMS), which leaves them "
         "unsigned, so the kernel would not load them; required are signed modules or Secure Boot off; switch it off in "
-        "the firmware's setup, or use Ubuntu, whose modules are signed",
+        "the firmware's setup, or use a kernel of Ubuntu's, for which modules are signed",
         "Secure Boot 已启用，而 {system} 的 NVIDIA 模块需要在主机上编译（DKMS），没有签名，内核不会加载；要求使用已签名模块或关闭 "
-        "Secure Boot；请在固件设置中关闭，或使用模块已签名的 Ubuntu",
+        "Secure Boot；请在固件设置中关闭，或使用 Ubuntu 自己的内核，其模块已签名",
     ),
     "intel_source": error(
         "{source!r} has no compute runtime for {system}; choose {choices}",
         "{source!r} 没有适用于 {system} 的计算运行时；请选择 {choices}",
+    ),
+    "intel_no_firmware": error(
+        "{system} has no firmware for {card}, without which the kernel cannot use it; required: Ubuntu 24.04 or Debian 13; "
+        "install one of them, or bring the firmware yourself and write source: 'existing'",
+        "{system} 没有 {card} 的固件，没有固件内核无法使用它；要求：Ubuntu 24.04 或 Debian 13；请安装其中之一，或自行安装固件并写 "
+        "source: 'existing'",
     ),
     "intel_vulkan_only": warning(
         "{system} has no compute runtime that knows {card}; only Vulkan is set up, which llama.cpp (variant "

@@ -408,7 +408,7 @@ def test_the_key_is_refused_when_it_is_another(tmp_path: Path) -> None:
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
         (tmp_path / name).chmod(0o755)
     target = tmp_path / "keyrings" / "k.gpg"
-    script = "m2m_say() { printf '%s\\n' \"$@\"; }; m2m_log=/dev/null\n" + KEY
+    script = "m2m_say() { printf '%s\\n' \"$@\"; }; m2m_log=$(mktemp)\n" + KEY
     script += f"key https://keys.example.org {target} intel_gpu/ppa_key {'A' * 40}"
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, env=environment)

@@ -15,17 +15,16 @@ from roles.common.apt import apt_script
 from roles.common.hardware import DisplayController, HardwareReport, OperatingSystem
 from roles.common.kernels import KernelRange
 from roles.common.options import OptionError
-from roles.kernel.facts import READ, Candidates, Kernels, KernelState, Trial
+from roles.kernel.facts import READ, Brought, Candidates, Kernels, KernelState, Trial
 from roles.kernel.operations import (
     CHANGE,
-    backports_source,
     boot_problems,
     candidate_problems,
     nothing_left,
     undriven,
 )
 from roles.kernel.options import KernelOptions, Source
-from roles.kernel.plan import SOURCES, findings, metas, need, packages, source_of
+from roles.kernel.plan import SOURCES, findings, metas, need, source_of
 from tests.roles.test_hardware import dump
 from tests.roles.test_lock import report_with
 
@@ -124,27 +123,36 @@ def test_each_system_has_its_sources(system: str, version: str, brings: dict[str
 @pytest.mark.parametrize(
     ("source", "system", "architecture", "names"),
     [
-        ("hwe", OperatingSystem("ubuntu", "22.04"), "amd64", ["linux-generic-hwe-22.04"]),
-        ("hwe", OperatingSystem("ubuntu", "24.04"), "arm64", ["linux-generic-hwe-24.04"]),
-        ("hwe", OperatingSystem("ubuntu", "26.04"), "amd64", ["linux-generic"]),
+        (
+            "hwe",
+            OperatingSystem("ubuntu", "22.04"),
+            "amd64",
+            ["linux-image-generic-hwe-22.04", "linux-headers-generic-hwe-22.04"],
+        ),
+        (
+            "hwe",
+            OperatingSystem("ubuntu", "24.04"),
+            "arm64",
+            ["linux-image-generic-hwe-24.04", "linux-headers-generic-hwe-24.04"],
+        ),
+        ("hwe", OperatingSystem("ubuntu", "26.04"), "amd64", ["linux-image-generic", "linux-headers-generic"]),
         ("backports", TRIXIE, "amd64", ["linux-image-amd64", "linux-headers-amd64"]),
         ("backports", TRIXIE, "arm64", ["linux-image-arm64", "linux-headers-arm64"]),
     ],
 )
-def test_packages_bring_headers_too(
+def test_kernels_come_by_the_packages_that_bring_the_next_one_too(
     source: Source, system: OperatingSystem, architecture: str, names: list[str]
 ) -> None:
-    report = host(os=system, architecture=architecture)
-    assert packages(source, report) == names
-    assert set(names) <= set(metas(source, report))
+    found = metas(source, host(os=system, architecture=architecture))
+    assert [found.image, found.headers] == names
 
 
 def test_what_is_held_is_what_would_bring_the_next_kernel() -> None:
-    assert metas("hwe", host()) == [
-        "linux-generic-hwe-24.04", "linux-image-generic-hwe-24.04", "linux-headers-generic-hwe-24.04",
+    assert metas("hwe", host()).all == [
+        "linux-image-generic-hwe-24.04", "linux-headers-generic-hwe-24.04", "linux-generic-hwe-24.04",
     ]  # fmt: skip
     assert metas("mainline", host()) == metas("hwe", host())
-    assert metas("backports", host(os=TRIXIE)) == ["linux-image-amd64", "linux-headers-amd64"]
+    assert metas("backports", host(os=TRIXIE)).all == ["linux-image-amd64", "linux-headers-amd64"]
 
 
 # --- Findings --------------------------------------------------------------------------------------------------------
@@ -248,15 +256,12 @@ def state(*lines: str, running: str = OLD, boot: str = BOOT, grub: str = "- ext2
 
 
 def test_the_kernels_of_a_host_are_read() -> None:
-    found = state("archive http://archive.ubuntu.com/ubuntu/ /usr/share/keyrings/ubuntu-archive-keyring.gpg")
-    assert found == KernelState(
+    assert state() == KernelState(
         running=OLD,
         boot_id=BOOT,
         installed=(OLD, NEW),
         boot_loader="grub",
-        archive=("http://archive.ubuntu.com/ubuntu/", "/usr/share/keyrings/ubuntu-archive-keyring.gpg"),
     )
-    assert state("archive http://mirror/ubuntu").archive == ("http://mirror/ubuntu", "")
     assert Kernels().process([]) == KernelState()
 
 
@@ -320,7 +325,7 @@ def test_without_grub_nothing_is_tried() -> None:
     assert problem.startswith("kernel: the host has no GRUB")
 
 
-WORDS = ["running", "boot", "installed", "trial", "failed", "grub", "archive", "x", ""]
+WORDS = ["running", "boot", "installed", "trial", "failed", "grub", "x", ""]
 
 
 @given(st.lists(st.tuples(st.sampled_from(WORDS), st.text(alphabet="a .-0/+"))))
@@ -331,11 +336,12 @@ def test_no_output_of_the_script_is_an_error(lines: list[tuple[str, str]]) -> No
 
 
 def test_candidates_are_the_kernels_that_apt_would_install() -> None:
-    command = Candidates().command(packages=["linux-generic-hwe-24.04"], suite="", lock_timeout_seconds=9)
+    command = Candidates().command(package="linux-generic-hwe-24.04", suite="", lock_timeout_seconds=9)
     assert "install -- linux-generic-hwe-24.04;" in command.get_raw_value()
-    command = Candidates().command(packages=["linux-image-amd64"], suite="trixie-backports", lock_timeout_seconds=9)
+    command = Candidates().command(package="linux-image-amd64", suite="trixie-backports", lock_timeout_seconds=9)
     assert "install -t trixie-backports -- linux-image-amd64;" in command.get_raw_value()
-    assert Candidates().process([f"{NEW}", "", "E: Unable to locate package linux-generic-hwe-24.04"]) == [NEW]
+    said = "E: Unable to locate package linux-generic-hwe-24.04"
+    assert Candidates().process([NEW, "", "Reading package lists...", said]) == Brought((NEW,), (said,))
 
 
 APT_SAYS = """\
@@ -351,28 +357,29 @@ Conf linux-image-6.17.0-14-generic (6.17.0-14.14~24.04.1 Ubuntu:24.04/noble-upda
 
 
 def test_candidates_are_read_from_what_apt_says() -> None:
-    text = Candidates().command(packages=["x"], suite="", lock_timeout_seconds=9).get_raw_value()
+    text = Candidates().command(package="x", suite="", lock_timeout_seconds=9).get_raw_value()
     sed = text[text.rindex("sed -n") :]
     said = subprocess.run(["sh", "-c", sed], input=APT_SAYS, capture_output=True, text=True, check=True).stdout
-    assert Candidates().process(said.splitlines()) == [
+    assert Candidates().process(said.splitlines()).releases == (
         "6.17.0-14-generic", "6.19.10-061910-generic", "6.17.8+deb13-amd64",
-    ]  # fmt: skip
+    )  # fmt: skip
 
 
 def test_an_archive_that_brings_no_fitting_kernel_is_told() -> None:
-    wanted, names = KernelRange(min="6.12", bad=["6.18"]), ["linux-generic-hwe-22.04"]
-    assert candidate_problems([NEW], names, wanted, state()) == []
-    (problem,) = candidate_problems(["6.8.0-87-generic"], names, wanted, state())
+    wanted, names = KernelRange(min="6.12", bad=["6.18"]), "linux-generic-hwe-22.04"
+    assert candidate_problems(Brought((NEW,)), names, wanted, state()) == []
+    (problem,) = candidate_problems(Brought(("6.8.0-87-generic",)), names, wanted, state())
     assert problem == (
         "kernel: linux-generic-hwe-22.04 would bring 6.8.0-87-generic; required: >= 6.12, not 6.18; nothing was "
         "changed; choose another kernel/source"
     )
-    for brought in ([NEW], []):
+    for brought in (Brought((NEW,)), Brought()):
         (problem,) = candidate_problems(brought, names, wanted, state(f"failed {NEW}"))
         assert f"; {NEW} was tried and failed" in problem
         assert problem.endswith("to try it again, remove its line from /var/lib/metal2model/kernel/failed on the host")
-    (problem,) = candidate_problems([], names, wanted, state())
+    (problem,) = candidate_problems(Brought((), ("E: no such thing",)), names, wanted, state())
     assert problem.startswith("kernel: apt would install no kernel with linux-generic-hwe-22.04; required: >= 6.12")
+    assert "; apt says: E: no such thing; see " in problem
 
 
 def test_when_no_kernel_is_left_all_are_named() -> None:
@@ -382,18 +389,6 @@ def test_when_no_kernel_is_left_all_are_named() -> None:
     )
     (problem,) = nothing_left(KernelState(), KernelRange(min="6.12"))
     assert "will do: none; required: >= 6.12; choose another kernel/source" in problem
-
-
-@pytest.mark.parametrize("keyring", ["/usr/share/keyrings/debian-archive-keyring.gpg", ""])
-def test_backports_come_from_where_the_system_does(keyring: str) -> None:
-    found = KernelState(archive=("http://mirrors.tuna.tsinghua.edu.cn/debian/", keyring))
-    lines = backports_source(found, "trixie-backports").splitlines()
-    assert lines[0].startswith("# Written by metal2model, role kernel")
-    assert lines[1:] == [
-        "Types: deb", "URIs: http://mirrors.tuna.tsinghua.edu.cn/debian/", "Suites: trixie-backports",
-        "Components: main",
-        *([f"Signed-By: {keyring}"] if keyring else []),
-    ]  # fmt: skip
 
 
 # --- GRUB's menu, by the script --------------------------------------------------------------------------------------
@@ -443,7 +438,9 @@ def test_a_kernel_that_is_not_in_the_menu_is_told(tmp_path: Path) -> None:
 def test_the_script_reads_this_machine(tmp_path: Path, shell: str) -> None:
     (tmp_path / "trial").write_text(f"{NEW}\n{OLD}\n{BOOT}\n")
     (tmp_path / "failed").write_text(f"{NEWER}\n")
-    done = subprocess.run([shell, "-c", f"state={tmp_path}\n{READ}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [shell, "-c", f"state={tmp_path} boot_loader=yes\n{READ}"], capture_output=True, text=True, check=True
+    )
     found = Kernels().process(done.stdout.splitlines())
     assert found.running == Path("/proc/sys/kernel/osrelease").read_text().strip()
     assert found.boot_id == Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -25,6 +25,7 @@ ROLES = Path(__file__).parents[2] / "roles"
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 NODE = NumaNode(0, "0-3", 4, 4096)
 NOBLE = OperatingSystem("ubuntu", "24.04", "noble", "Ubuntu 24.04.4 LTS")
+BOOKWORM = OperatingSystem("debian", "12", "bookworm", "Debian GNU/Linux 12 (bookworm)")
 TRIXIE = OperatingSystem("debian", "13", "trixie", "Debian GNU/Linux 13 (trixie)")
 GOOD = HardwareReport(
     os=NOBLE,
@@ -238,6 +239,7 @@ CASES: dict[str, Case] = {
     "nvidia_system": Case(host(RTX4090, os=OperatingSystem("debian", name="Debian sid")), ("rtx4090",)),
     "nvidia_secure_boot": Case(host(RTX4090, os=TRIXIE, secure_boot=True), ("rtx4090",)),
     "intel_source": Case(host(B580), ("b580",), {"intel_gpu": {"source": "archive"}}),
+    "intel_no_firmware": Case(host(B580, os=BOOKWORM), ("b580",)),
     "intel_vulkan_only": Case(host(B580, os=TRIXIE), ("b580",)),
     "fit_memory": Case(replace(GOOD, memory_mib=4096), options=serving()),
     "fit_vram": Case(

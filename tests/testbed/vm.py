@@ -43,7 +43,7 @@ SETTLE = "systemctl is-system-running --wait; apt-get -qq update; sync"
 """What it does before. An update of packages' lists takes a minute, if emulated, and seconds where nothing is new."""
 
 BOOTED = re.compile(r"Loading Linux \S+")
-"""What GRUB says when it starts a kernel."""
+"""What GRUB says when it starts a kernel, by the entries that grub-mkconfig writes."""
 
 # <linux/if_tun.h>
 TUNSETIFF = 0x400454CA

@@ -38,6 +38,8 @@ NETWORK_FILE = "etc/systemd/network/10-bed.network"
 PACKAGES = (
     "linux-image-amd64", "initramfs-tools", "grub-pc", "grub-efi-amd64-signed", "shim-signed", "dosfstools",
     "e2fsprogs", "pciutils",
+    # What role base would install; under emulation that takes minutes, and bare hosts are for containers to try.
+    "curl", "gpg", "numactl", "python3", "python3-venv", "zstd", "systemd-timesyncd",
 )  # fmt: skip
 
 # initramfs-tools' MODULES=most takes ten minutes under emulation at each kernel installation. Before the packages,

@@ -14,10 +14,13 @@ entry() {
 
 # save_default RELEASE DROP_IN_TEXT: boot this kernel from now on, whatever is installed; a panic ends in a reboot
 save_default() {
+  entry "$1" >/dev/null || return
   mkdir -p "$state" "${drop_in%/*}" || return
   if ! printf %s "$2" | cmp -s - "$drop_in"; then
-    printf %s "$2" >"$drop_in.part" && mv -f "$drop_in.part" "$drop_in" && update-grub 2>&1 || return
+    printf %s "$2" >"$drop_in.part" && mv -f "$drop_in.part" "$drop_in" || return
   fi
+  # A menu that is older than the drop-in is one that update-grub was killed over.
+  if [ ! /boot/grub/grub.cfg -nt "$drop_in" ]; then m2m_run update-grub || return; fi
   default=$(entry "$1") && grub-set-default "$default"
 }
 
@@ -32,13 +35,18 @@ arm() {
     mv -f "$state/trial.part" "$state/trial" && grub-reboot "$trial"
 }
 
-# confirm RELEASE META...: the kernel is proven; hold what would bring the next one
+# confirm RELEASE HOLD META...: the kernel is proven; with HOLD=yes it stays, else what comes later boots as ever
 confirm() {
   default=$(entry "$1") && grub-set-default "$default" || return
-  shift
-  for meta; do
-    case $(dpkg-query -W -f '${db:Status-Abbrev}' "$meta" 2>/dev/null) in ii*) apt-mark hold "$meta" || return ;; esac
-  done
+  hold=$2
+  shift 2
+  if [ "$hold" = yes ]; then
+    for meta; do
+      case $(dpkg-query -W -f '${db:Status-Abbrev}' "$meta" 2>/dev/null) in ii*) m2m_run apt-mark hold "$meta" || return ;; esac
+    done
+  else
+    rm -f "$drop_in" && m2m_run update-grub || return
+  fi
   rm -f "$state/trial"
 }
 
@@ -55,8 +63,16 @@ keep() {
   done
 }
 
-# mainline URL RELEASE_DIRECTORY ARCHITECTURE FINGERPRINT KEYSERVER: fetch, verify, install
-mainline() {
+# install_kernel SUITE IMAGE HEADERS: what brings a kernel; headers only where modules are compiled for each
+install_kernel() {
+  headers=$3
+  case $(dpkg-query -W -f '${db:Status-Abbrev}' dkms 2>/dev/null) in ii*) ;; *) headers= ;; esac
+  m2m_update || [ $? -ne 75 ] || return 75
+  m2m_install --no-install-recommends --allow-change-held-packages ${1:+-t "$1"} "$2" $headers
+}
+
+# fetch_mainline URL RELEASE_DIRECTORY ARCHITECTURE FINGERPRINT KEYSERVER: fetch and verify; packages are in $work then
+fetch_mainline() {
   work=$(mktemp -d /var/tmp/metal2model-kernel.XXXXXX) || return
   trap 'rm -rf "$work" "$m2m_log"' EXIT
   from=$1/$2/$3 fingerprint=$4
@@ -95,5 +111,4 @@ mainline() {
       return 1
     fi
   done
-  m2m_install --no-install-recommends "$work"/*.deb
 }

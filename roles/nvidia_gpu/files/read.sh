@@ -1,7 +1,11 @@
 # What roles/nvidia_gpu/facts.py reads: one line for each thing, its word first.
 export LC_ALL=C.UTF-8
-dpkg-query -W -f 'package ${Package} ${Version} ${db:Status-Abbrev}\n' 'nvidia-*' 'libnvidia-*' 'libcuda1' \
-  'linux-modules-nvidia-*' 'linux-objects-nvidia-*' 2>/dev/null | sed 's/ *$//'
+native=$(dpkg --print-architecture)
+dpkg-query -W -f '${Architecture} package ${Package} ${Version} ${db:Status-Abbrev}\n' 'nvidia-*' 'libnvidia-*' 'libcuda1' \
+  'linux-modules-nvidia-*' 'linux-objects-nvidia-*' 2>/dev/null |
+  sed -n -e 's/ *$//' -e "s/^\($native\|all\) //p"
+dpkg-query -W -f 'meta ${Package} ${db:Status-Abbrev}\n' 'linux-generic*' 'linux-image-generic*' 'linux-headers-generic*' \
+  2>/dev/null | sed -n 's/^\(meta [^ ]*\) ii *$/\1/p'
 kernel=$(cat /proc/sys/kernel/osrelease)
 if [ -f /var/lib/metal2model/kernel/trial ]; then
   trial=$(sed -n 1p /var/lib/metal2model/kernel/trial)
@@ -10,6 +14,4 @@ fi
 echo "kernel $kernel"
 find "/lib/modules/$kernel" -name 'nvidia.ko*' -o -name 'nvidia-current.ko*' 2>/dev/null | sed -n '1s/^/module /p'
 sed -n '/^NVRM/s/^/loaded /p' /proc/driver/nvidia/version 2>/dev/null
-(. /etc/os-release && apt-get indextargets --format '$(REPO_URI) $(SIGNED_BY)' 'Created-By: Packages' \
-  "Codename: $VERSION_CODENAME" 'Component: main' 2>/dev/null | sed -n '1{ s/ \$(SIGNED_BY)//; s/^/archive /p; }')
 true

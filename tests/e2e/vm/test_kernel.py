@@ -37,10 +37,9 @@ def test_a_kernel_from_backports_is_tried_gives_way_when_broken_and_stays_when_w
     assert broken.code != 0
     assert "was booted as a trial and did not come up; the host is back on 6.1." in broken.output, broken.output
     assert machine.boots == 3, "the start, the trial, and the old kernel again"
-    assert "Kernel panic" in machine.console()
     assert kernel_of(machine) == (6, 1)
 
-    new = machine.ssh("ls /boot/vmlinuz-* | grep -v /vmlinuz-6.1. | sed s,.*vmlinuz-,,").stdout.strip()
+    new = machine.ssh("ls /boot/vmlinuz-* | grep -v '/vmlinuz-6[.]1[.]' | sed s,.*vmlinuz-,,").stdout.strip()
     # As the message says: mended, and allowed again. That it is refused before is seen in test_drivers.py.
     machine.ssh(f"rm /etc/kernel/postinst.d/zzz-break; update-initramfs -c -k {new}", timeout=600)
     machine.ssh(f"sed -i /^{new}$/d /var/lib/metal2model/kernel/failed")

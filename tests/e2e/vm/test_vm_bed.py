@@ -9,6 +9,7 @@ MENU_ENTRY = """\
 #!/bin/sh
 echo "menuentry 'Once' --id once {"
 echo "search --no-floppy --label --set=root root"
+echo "echo 'Loading Linux once ...'"
 echo "linux $(ls /boot/vmlinuz-*) root=LABEL=root ro console=ttyS0 bed.once"
 echo "initrd $(ls /boot/initrd.img-*)"
 echo "}"
@@ -20,7 +21,6 @@ def test_machine_has_its_own_kernel_and_boot_menu(make_vm: MakeVM) -> None:
     assert machine.ssh("uname -r").stdout != Path("/proc/sys/kernel/osrelease").read_text()
     assert abs(float(machine.ssh("date +%s").stdout) - time.time()) < 10
     assert machine.ssh("sudo -n hostname", user="nopass").stdout == f"{machine.name}\n"
-    assert machine.ssh("command -v python3 curl", check=False).stdout == ""
     assert machine.boots == 1
 
     machine.ssh("cat >/etc/grub.d/41_once; chmod +x /etc/grub.d/41_once", input=MENU_ENTRY)

@@ -1,0 +1,42 @@
+"""`./run test`: all tests, or those that pytest's arguments choose.
+
+All of them run in two stages at once: virtual machines keep one core busy, where they are emulated, and the rest waits
+for hosts most of the time.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+VIRTUAL_MACHINES = "tests/e2e/vm"
+PYTEST = [sys.executable, "-m", "pytest"]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the tests; return pytest's exit status, of the stage that failed if one did."""
+    if arguments:
+        os.execv(sys.executable, [*PYTEST, *arguments])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an end by TERM cleans up as one by Ctrl-C does
+    began = time.monotonic()
+    with tempfile.TemporaryFile("w+") as said:
+        machines = subprocess.Popen([*PYTEST, VIRTUAL_MACHINES], stdout=said, stderr=said)
+        rest = subprocess.Popen([*PYTEST, f"--ignore={VIRTUAL_MACHINES}"])
+        try:
+            rest.wait()
+            print("==> The rest is done; waiting for the virtual machines", flush=True)
+            machines.wait()
+        except KeyboardInterrupt:
+            for stage in (rest, machines):  # a second one does no harm to those that the terminal has told
+                stage.send_signal(signal.SIGINT)
+        status = rest.wait() or machines.wait()
+        said.seek(0)
+        print(f"==> Virtual machines ({VIRTUAL_MACHINES}):\n{said.read()}")
+    print(f"==> Both stages: {time.monotonic() - began:.0f} s")
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
