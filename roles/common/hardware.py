@@ -109,6 +109,9 @@ class DisplayController:
     link_width: int = 0
     """PCIe lanes in use, 0 when not known. Of an Intel Arc, those of the switch on the card: its GPU says 1 always."""
     max_link_width: int = 0
+    link_speed: str = ""
+    """As the kernel spells it, "16.0 GT/s PCIe"; a card at rest may have slowed it down."""
+    max_link_speed: str = ""
     name: str = ""
     """As lspci prints it, "Intel Corporation Battlemage G21 [Arc B580]"; for people only."""
 
@@ -229,7 +232,9 @@ sed -n "1,6s|^|pci\t$a\tresource\t|p" "$d/resource" 2>/dev/null
 for f in "$d"/resource[0-5]_resize; do get "$f" && put pci "$a" resize "$v"; done
 u=$(readlink -f "$d"); u=${u%/*}; u=${u%/*}
 case $(cat "$d/vendor" "$u/vendor" "$u/class" 2>/dev/null) in 0x8086?0x8086?0x0604*) ;; *) u=$d ;; esac
-for f in current_link_width max_link_width; do get "$u/$f" && put pci "$a" $f "$v"; done
+for f in current_link_width max_link_width current_link_speed max_link_speed; do
+get "$u/$f" && put pci "$a" $f "$v"
+done
 case $(cat "$d/vendor" 2>/dev/null) in 0x8086|0x10de) gpus=yes ;; esac
 done
 [ -z "$gpus" ] || lspci -Dnn 2>/dev/null | sed -n '/\[03[0-9a-f][0-9a-f]\]/s|^|lspci\t|p'
@@ -424,6 +429,8 @@ def _controller(address: str, values: Mapping[str, list[str]], name: str) -> Dis
         largest_bar_mib=max(map(_largest_mib, values.get("resize", [])), default=0),
         link_width=_lanes(value("current_link_width")),
         max_link_width=_lanes(value("max_link_width")),
+        link_speed=value("current_link_speed").removeprefix("Unknown"),
+        max_link_speed=value("max_link_speed").removeprefix("Unknown"),
         name=name,
     )
 

@@ -54,5 +54,6 @@ def describe(controller: DisplayController) -> str:
     name = card.name if card else controller.name
     more = [f"BAR {controller.aperture_mib} MiB"] if tag_of(controller) else []
     if controller.max_link_width:
-        more.append(f"x{controller.link_width} of x{controller.max_link_width}")
+        speed = f" at {controller.max_link_speed.removesuffix(' PCIe')}" if controller.max_link_speed else ""
+        more.append(f"x{controller.link_width} of x{controller.max_link_width}{speed}")
     return ", ".join([f"{controller.pci_id} {name}".strip(), *more, f"driver {controller.driver or 'none'}"])

@@ -418,7 +418,8 @@ def test_the_script_reads_what_the_kernel_and_driver_roles_need(tmp_path: Path) 
     root = Root(tmp_path)
     bridge = {"class": "0x060400", "vendor": "0x8086"}
     root.device("00:01.0", **bridge, current_link_width="16", max_link_width="16")
-    root.device("00:01.0/01:00.0", **bridge, current_link_width="4", max_link_width="8")
+    slot = {"current_link_speed": "8.0 GT/s PCIe", "max_link_speed": "16.0 GT/s PCIe"}
+    root.device("00:01.0/01:00.0", **bridge, current_link_width="4", max_link_width="8", **slot)
     root.device("00:01.0/01:00.0/02:01.0", **bridge, current_link_width="1", max_link_width="1")
     root.device(
         "00:01.0/01:00.0/02:01.0/03:00.0",
@@ -448,6 +449,7 @@ def test_the_script_reads_what_the_kernel_and_driver_roles_need(tmp_path: Path) 
 
     arc, a100 = report.controllers
     assert (arc.link_width, arc.max_link_width, arc.largest_bar_mib) == (4, 8, 16384)
+    assert (arc.link_speed, arc.max_link_speed) == ("8.0 GT/s PCIe", "16.0 GT/s PCIe")
     assert (a100.link_width, a100.max_link_width, a100.largest_bar_mib) == (8, 16, 0)
     assert (arc.name, a100.name) == (f"{G21} [Arc B580]", "NVIDIA Corporation GA100 [A100 PCIe 80GB]")
     assert report.nvswitches == 1

@@ -30,7 +30,8 @@ def up() -> None:
     """Make the bridge, unless it is there."""
     if not _exists():
         _refuse_overlap()
-        _ip("link", "add", BRIDGE, "type", "bridge")
+        # Its own: else it takes that of a port, which changes as hosts come and go.
+        _ip("link", "add", BRIDGE, "address", mac_of(GATEWAY), "type", "bridge")
         _ip("address", "add", f"{GATEWAY}/{NETWORK.prefixlen}", "dev", BRIDGE)
         _ip("link", "set", BRIDGE, "up")
     if shutil.which("iptables"):
