@@ -55,10 +55,11 @@ def driver(
     missing = lacks(found, wanted, fabric)
     unheld = [name for name, package in found.packages.items() if not package.held] if hold else []
     unheld += found.free_kernels if hold else ()
+    held = [] if hold else [name for name, package in found.packages.items() if package.held]
     # A driver that is whole, but not at work, waits for a boot; once is enough, the proof tells the rest.
     waits = "" if missing else unloaded(found, wanted)
     boot: BootState = host.get_fact(Boot) if waits else BootState()
-    if not (missing or unheld or (waits and not boot.tried(waits) and waits not in boot.wanted)):
+    if not (missing or unheld or held or (waits and not boot.tried(waits) and waits not in boot.wanted)):
         yield from file_set._inner(files=files)
         host.noop(f"driver {version_of(found, wanted)} is installed")
         return
@@ -80,6 +81,8 @@ def driver(
             steps.append(f"install_driver {shlex.join(words)} || exit")
     elif waits and not boot.tried(waits):
         steps = [wish(ROLE, waits)]
+    if held:
+        steps.insert(0, f"m2m_run apt-mark unhold {shlex.join(held)} || exit")
     if hold:
         steps.append(f"hold {shlex.join(found.free_kernels)}")
     yield from file_set._inner(files=files)
