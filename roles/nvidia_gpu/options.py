@@ -26,8 +26,8 @@ class NvidiaGpuOptions(Options):
 
     hold: bool = True
     """Hold the driver's packages, and keep unattended-upgrades from them: programs and the loaded module must be of
-    one version, or nvidia-smi and CUDA fail until the next reboot. The kernel that the modules are made for is held with
-    them. For a newer version of the branch: write False, run, upgrade the host, write True again."""
+    one version, or nvidia-smi and CUDA fail until the next reboot. The kernel that the modules are made for is held
+    with them. For a newer version of the branch: write False, run, upgrade the host, write True again."""
 
     persistence: bool = True
     """Keep the driver's state between uses (nvidia-persistenced --persistence-mode), which saves seconds each time."""
