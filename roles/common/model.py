@@ -66,6 +66,8 @@ class CatalogueEntry(Options):
     """Names or globs; none for the whole repository. The first name of a GGUF model is what an engine loads."""
     sizes: dict[str, Annotated[int, Field(ge=0)]] = {}
     """Bytes of the files whose size more than one source gives; what is not here, the hub's listing says."""
+    about_gb: Annotated[float, Field(gt=0)] | None = None
+    """Size of all files in GB, rounded, where `sizes` does not have them all: what preflight counts with."""
     sha256: dict[str, Sha256] = {}
     """Digests of the files, where more than one source gives the same: a hub that lists another is refused."""
     attention: Attention | None = None
@@ -75,9 +77,10 @@ class CatalogueEntry(Options):
 
     @property
     def size_bytes(self) -> int | None:
-        """Of all files, where every size is known."""
-        known = self.files and all(name in self.sizes for name in self.files)
-        return sum(self.sizes[name] for name in self.files) if known else None
+        """Of all files: exactly where every size is known, else about."""
+        if self.files and all(name in self.sizes for name in self.files):
+            return sum(self.sizes[name] for name in self.files)
+        return int(self.about_gb * 1e9) if self.about_gb else None
 
     @property
     def kv_elements_per_token(self) -> int | None:

@@ -9,7 +9,7 @@ from pyinfra.api import deploy
 from roles.common.hardware import HardwareReport
 from roles.kernel.operations import armed, installed, settled
 from roles.kernel.options import KernelOptions
-from roles.kernel.plan import metas, need, source_of
+from roles.kernel.plan import held_metas, metas, need, source_of
 
 
 @deploy("Kernel")
@@ -46,6 +46,6 @@ def deploy_kernel_settled(
         tags=tags,
         metas=names,
         hold=hold,
-        free=[] if hold else [name for name in names if name in report.held],
+        free=[] if hold else held_metas(report),
         reboot_timeout_seconds=reboot_timeout_seconds,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -122,3 +123,10 @@ def metas(source: Source, report: HardwareReport) -> Metas:
         return Metas(f"linux-image-{report.architecture}", f"linux-headers-{report.architecture}")
     release = "" if report.os.version == "26.04" else f"-hwe-{report.os.version}"
     return Metas(f"linux-image-generic{release}", f"linux-headers-generic{release}")
+
+
+def held_metas(report: HardwareReport) -> list[str]:
+    """Return the packages that bring kernels, of whichever source, and are held."""
+    return [
+        name for name in report.held if re.fullmatch(r"linux-((image-|headers-)?generic.*|(image|headers)-\w+)", name)
+    ]

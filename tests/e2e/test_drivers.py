@@ -101,6 +101,12 @@ def test_two_4090_get_signed_modules_held_together(make_host: MakeHost, tmp_path
     assert "580" not in host.ssh("dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n' '*nvidia*' | grep '^.i'").stdout
     assert full(tmp_path, host, ["rtx4090"], nvidia_gpu={"branch": "595-server"}).changed(host.name) == []
 
+    free = {"branch": "595-server", "hold": False}
+    full(tmp_path, host, ["rtx4090"], nvidia_gpu=free, kernel={"hold": False}).succeeded()
+    assert host.ssh("apt-mark showhold").stdout == ""
+    again = full(tmp_path, host, ["rtx4090"], nvidia_gpu=free, kernel={"hold": False})
+    assert again.succeeded().changed(host.name) == []
+
 
 def test_a_v100_beside_a_4090_gets_what_drives_both(make_host: MakeHost, tmp_path: Path) -> None:
     host = make_host("metal", machine=Machine(devices=(V100, RTX4090), kernels=(OLD,)))

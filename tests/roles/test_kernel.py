@@ -24,7 +24,7 @@ from roles.kernel.operations import (
     undriven,
 )
 from roles.kernel.options import KernelOptions, Source
-from roles.kernel.plan import SOURCES, findings, metas, need, source_of
+from roles.kernel.plan import SOURCES, findings, held_metas, metas, need, source_of
 from tests.roles.test_hardware import dump
 from tests.roles.test_lock import report_with
 
@@ -450,3 +450,9 @@ def test_the_script_reads_this_machine(tmp_path: Path, shell: str) -> None:
 def test_a_card_that_is_not_declared_wants_no_kernel() -> None:
     report = replace(host(), controllers=(DisplayController("0000:00:02.0", "8086", "b080", driver="xe"),))
     assert need(options(), ["b580"], report).range == KernelRange()
+
+
+def test_what_brings_kernels_and_is_held_is_known_by_name() -> None:
+    metapackages = ("linux-image-generic", "linux-generic-hwe-24.04", "linux-headers-generic", "linux-image-amd64")
+    others = ("linux-image-6.8.0-90-generic", "linux-libc-dev", "linux-firmware", "nvidia-utils-580-server")
+    assert held_metas(host(held=(*metapackages, *others))) == list(metapackages)

@@ -507,3 +507,12 @@ def test_a_command_ends_with_what_could_not_be_had(
     assert commands.main([str(file), "plan", "huggingface"]) == 1
     assert capsys.readouterr().err == "models/hub: x is damaged\n"
     assert commands.main([str(file), "space"]) == 0
+
+
+def test_the_catalogue_knows_what_a_token_takes_and_about_how_large_a_model_is() -> None:
+    """16 bit for each element; the figures are those that DeepSeek's distilled models have by their config.json."""
+    entries = catalogue()
+    assert (entries["deepseek-r1-distill-qwen-7b-q4"].kv_elements_per_token or 0) * 2 == 57_344
+    assert (entries["deepseek-r1-distill-qwen-1.5b-q4"].kv_elements_per_token or 0) * 2 == 28_672
+    assert entries["deepseek-r1-distill-qwen-7b-q4"].size_bytes == 4_700_000_000
+    assert entries["qwen3-0.6b-q8"].size_bytes == 639_446_688, "exact where the files' sizes are known"
