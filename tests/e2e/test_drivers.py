@@ -288,3 +288,22 @@ def test_a_run_that_is_killed_while_the_host_reboots_is_completed_by_the_next(
     assert host.ssh("ls /var/lib/metal2model/kernel /var/lib/metal2model/reboot").stdout.split() == [
         "/var/lib/metal2model/kernel:", "/var/lib/metal2model/reboot:",
     ]  # fmt: skip
+
+
+def test_a_run_that_is_killed_while_the_kernel_is_installed_is_completed_by_the_next(
+    make_host: MakeHost, tmp_path: Path
+) -> None:
+    host = make_host("metal", machine=Machine(devices=(B580,), kernels=(OLD,)))
+    boots = host.record.boots()
+    line = command(tmp_path, {host.name: declared(host, ["b580"])}, "full")
+    process = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        unpacked = f"test -e /boot/vmlinuz-{HWE} -o -e /boot/vmlinuz-{HWE}.dpkg-new"
+        wait(lambda: host.ssh(unpacked, check=False).returncode == 0, 120, "the new kernel to be unpacked")
+    finally:
+        process.kill()
+        process.wait()
+    assert (kernel_of(host), host.record.boots()) == (OLD, boots)
+    full(tmp_path, host, ["b580"]).succeeded()
+    assert (kernel_of(host), host.record.boots()) == (HWE, boots + 1)
+    assert host.ssh("dpkg --audit").stdout == ""
