@@ -65,6 +65,13 @@ class DistributionArchive(FactBase[Archive]):
         return Archive(words[0] if words else "", "" if keyring.startswith("$(") else keyring)
 
 
+NO_ARCHIVE = (
+    "apt on the host knows no entry of the distribution's own archive; required, since this is taken from the "
+    "same place; look at apt-get indextargets and apt-get update on the host, then run again"
+)
+"""What to say of an `Archive` without a URI."""
+
+
 class PackageStates(FactBase[dict[str, str]]):
     """Installed version of each of the given packages; one that is absent or half installed has no entry."""
 

@@ -11,6 +11,17 @@ from pydantic import Field
 
 from roles.common.options import Options
 
+TRIAL = "/var/lib/metal2model/kernel/trial"
+"""File on the host: a kernel that is to be booted once, the one that ran then, and the boot in which it was armed."""
+
+NEXT = f"""\
+kernel=$(cat /proc/sys/kernel/osrelease)
+if [ -f {TRIAL} ] && [ "$(sed -n 3p {TRIAL})" = "$(cat /proc/sys/kernel/random/boot_id)" ]; then
+  kernel=$(sed -n 1p {TRIAL})
+fi
+"""
+"""sh text that sets ``kernel`` to the one that runs next: that on trial, if it is armed, else the running one."""
+
 KernelVersion = Annotated[str, Field(pattern=r"^[0-9]{1,3}(\.[0-9]{1,4}){0,2}$")]
 """``7``, ``6.12`` or ``6.12.3``; a shorter one stands for all that begin with it."""
 

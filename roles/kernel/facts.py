@@ -11,7 +11,6 @@ from roles.common.apt import apt_script
 from roles.common.kernels import KernelRange, age
 
 STATE = "/var/lib/metal2model/kernel"
-TRIAL = f"{STATE}/trial"
 FAILED = f"{STATE}/failed"
 GRUB_WRITES_NO = ("btrfs", "cpiofs", "newc", "odc", "romfs", "squash4", "tarfs", "zfs")
 """File systems that GRUB can read but not write (util/grub.d/00_header.in): a one-shot entry would stay for good."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
-from roles.common.apt import Archive, DistributionArchive, apt_script
+from roles.common.apt import NO_ARCHIVE, Archive, DistributionArchive, apt_script
 from roles.common.hardware import Hardware, HardwareReport
 from roles.common.kernels import KernelRange
 from roles.common.lock import declared_cards
@@ -35,11 +35,6 @@ m2m_update || [ $? -ne 75 ] || exit 75
 [ -z "$(dpkg --audit)" ] || m2m_run dpkg --force-confdef --force-confold --configure -a
 """
 """Complete what an earlier run, or a power cut, left half installed: apt's simulation does not show it."""
-
-NO_ARCHIVE = (
-    "kernel/source: apt on the host knows no entry of the distribution's own archive, so backports cannot be taken "
-    "from the same place; look at apt-get indextargets and apt-get update on the host; nothing was changed"
-)
 
 
 @operation()
@@ -76,7 +71,7 @@ def installed(
     if suite and state.is_executing:
         archive: Archive = host.get_fact(DistributionArchive)
         if not archive.uri:
-            yield from refuse._inner(problems=[NO_ARCHIVE])
+            yield from refuse._inner(problems=[f"kernel/source: {NO_ARCHIVE}"])
             return
         entry = archive.entry(role=ROLE, suite=suite, components="main")
         yield from file_set._inner(files={BACKPORTS: TextFile(entry)})

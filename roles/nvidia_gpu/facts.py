@@ -10,8 +10,9 @@ from pathlib import Path
 from pyinfra.api import FactBase
 
 from roles.common.hardware import nvidia_module
+from roles.common.kernels import NEXT
 
-READ = (Path(__file__).parent / "files" / "read.sh").read_text()
+READ = NEXT + (Path(__file__).parent / "files" / "read.sh").read_text()
 OTHERS = (
     "^libnvidia-(container|egl-|ml-dev)|"
     "^nvidia-(container|cuda|cudnn|docker|modprobe|opencl-dev|prime|profiler|settings|vaapi|visual-profiler)"

@@ -9,7 +9,7 @@ from pathlib import Path
 from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
-from roles.common.apt import Archive, DistributionArchive, apt_script
+from roles.common.apt import NO_ARCHIVE, Archive, DistributionArchive, apt_script
 from roles.common.operations import Commands, ShownCommand, TextFile, file_set, refuse
 from roles.common.reboot import NOTES, Boot, BootState, content, wish
 from roles.nvidia_gpu.facts import OTHERS, DriverState, DriverStates, Smi, SmiState
@@ -19,12 +19,6 @@ ROLE = "nvidia_gpu"
 CHANGE = f"others={shlex.quote(OTHERS)}\n" + (Path(__file__).parent / "files" / "change.sh").read_text()
 NON_FREE = "/etc/apt/sources.list.d/metal2model-non-free.sources"
 DEBIAN_PACKAGES = ("nvidia-kernel-dkms", "nvidia-smi", "libcuda1", "nvidia-persistenced")
-
-
-NO_ARCHIVE = (
-    "nvidia_gpu/source: apt on the host knows no entry of the distribution's own archive, so the driver cannot be "
-    "taken from the same place; look at apt-get indextargets and apt-get update on the host; nothing was changed"
-)
 
 
 @operation()
@@ -69,7 +63,7 @@ def driver(
         if wanted is None:
             archive: Archive = host.get_fact(DistributionArchive)
             if state.is_executing and not archive.uri:
-                yield from refuse._inner(problems=[NO_ARCHIVE])
+                yield from refuse._inner(problems=[f"nvidia_gpu/source: {NO_ARCHIVE}"])
                 return
             entry = archive.entry(role=ROLE, suite=codename, components="contrib non-free non-free-firmware")
             yield from file_set._inner(files={NON_FREE: TextFile(entry)})
