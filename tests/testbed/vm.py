@@ -226,8 +226,10 @@ def _introduce(record: Record, files: Mapping[str, bytes]) -> None:
         "etc/hosts": names_of(record, hub.served_names()),
         vm_images.NETWORK_FILE: vm_images.network_file(record.address),
     }
-    script = introduction(time.time(), {**files, **{path: text.encode() for path, text in own.items()}})
-    _await_setup(record).ssh("sh -e", input=script)
+    everything = {**files, **{path: text.encode() for path, text in own.items()}}
+    guest = _await_setup(record)
+    # The time is asked only now: where the machine is emulated beside other work, its sshd takes a while to answer.
+    guest.ssh("sh -e", input=introduction(time.time(), everything))
     wait_for_ssh(record)
 
 
