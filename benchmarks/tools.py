@@ -18,10 +18,10 @@ from typing import Any
 
 from benchmarks.figures import Sample, recap
 from roles.base.deploy import PACKAGES
+from roles.common.engine import key_file
 from roles.declaration import Declaration
 from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.units import ROOT as LLAMA_ROOT
-from roles.llama_cpp.units import key_file, unit_name
 from roles.mirrors.options import mirror_named
 from tests.e2e.support import PYINFRA, ROOT, Run
 from tests.testbed import artefacts, locked, say, state_dir
@@ -229,7 +229,7 @@ def ansible_for(program: Path, directory: Path, hosts: Sequence[BedHost]) -> Ans
         "llama_root": LLAMA_ROOT,
         "llama_version": version,
         "llama_url": url,
-        "key_path": key_file("one"),
+        "key_path": key_file("llama_cpp", "one"),
         "unit": unit_name("one"),
         "server_url": endpoint.url,
         "model_name": endpoint.model,

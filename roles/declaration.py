@@ -13,13 +13,13 @@ from pyinfra.connectors.ssh import ConnectorData
 
 from roles.base.options import BaseOptions
 from roles.common.endpoint import Endpoint
+from roles.common.engine import EngineOptions, port_collisions
 from roles.common.findings import Finding
 from roles.common.hardware import HardwareReport
 from roles.common.kernels import KernelRange
 from roles.common.lock import Tag, vendors_of
 from roles.common.model import Model
 from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
-from roles.common.systemd import hidden_from_units
 from roles.intel_gpu.options import IntelGpuOptions
 from roles.intel_gpu.plan import findings as intel_gpu_findings
 from roles.kernel.options import KernelOptions
@@ -53,17 +53,6 @@ def _writable(target: str | None) -> str | None:
     return target
 
 
-def _cannot_be_served(path: str) -> str | None:
-    if not path.endswith(".gguf"):
-        return (
-            f"is {path}, and llama-server loads one .gguf file; write the exact name of that file first in "
-            "models/wanted/NAME/files, of a split model its first part"
-        )
-    if hidden := hidden_from_units(path):
-        return f"is {path}, and the unit cannot see {hidden} (ProtectHome, PrivateTmp); put models below /srv or /opt"
-    return None
-
-
 class Declaration(Options):
     """Everything that an inventory says about one host."""
 
@@ -88,16 +77,31 @@ class Declaration(Options):
 
     @model_validator(mode="after")
     def _models_are_declared(self) -> Self:
-        for name, instance in (self.llama_cpp.instances if self.llama_cpp else {}).items():
-            if instance.present and instance.model not in self.models.wanted:
-                close = did_you_mean(instance.model, self.models.wanted)
-                raise OptionProblem(
-                    f"llama_cpp/instances/{name}/model",
-                    f"{instance.model!r} is not among models/wanted{close}; declare it there",
-                )
-            if instance.present and (problem := _cannot_be_served(self.models.model(instance.model).path)):
-                raise OptionProblem(f"llama_cpp/instances/{name}/model", f"{instance.model!r} {problem}")
+        for role, engine in self.engines.items():
+            for name, instance in engine.present.items():
+                option = f"{role}/instances/{name}/model"
+                if instance.model not in self.models.wanted:
+                    close = did_you_mean(instance.model, self.models.wanted)
+                    raise OptionProblem(
+                        option, f"{instance.model!r} is not among models/wanted{close}; declare it there"
+                    )
+                if problem := engine.cannot_serve(self.models.model(instance.model)):
+                    raise OptionProblem(option, f"{instance.model!r} {problem}")
         return self
+
+    @model_validator(mode="after")
+    def _ports_are_free(self) -> Self:
+        listeners = [(f"{role}/{path}", port) for role, one in self.engines.items() for path, port in one.listeners()]
+        for option, other in port_collisions(listeners):
+            port = dict(listeners)[option]
+            raise OptionProblem(option, f"port {port} is {other}'s already; give each server its own")
+        return self
+
+    @property
+    def engines(self) -> dict[str, EngineOptions]:
+        """The declared kinds of model servers, by role."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return {name: value for name, value in fields if isinstance(value, EngineOptions)}
 
     def findings(self, report: HardwareReport) -> list[Finding]:
         """Return what speaks against this host, or should be known of it: its tags, then the roles in their order."""

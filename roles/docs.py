@@ -57,9 +57,12 @@ def _all_options(model: type[Options]) -> Iterator[type[Options]]:
 
 def _meanings(model: type[Options]) -> dict[str, str]:
     """Return field -> the text under it. Read here, for pydantic would read it again at every start of pyinfra."""
+    inherited = {
+        name: text for base in model.__bases__ if issubclass(base, Options) for name, text in _meanings(base).items()
+    }
     (body,) = ast.parse(inspect.getsource(model)).body
     assert isinstance(body, ast.ClassDef)
-    return {
+    return inherited | {
         field.target.id: inspect.cleandoc(text.value.value)
         for field, text in pairwise(body.body)
         if isinstance(field, ast.AnnAssign)

@@ -92,7 +92,7 @@ def test_an_engine_needs_a_declared_model() -> None:
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ({"repo": "a/b", "files": ["*UD-IQ1_S*"]}, "'x' is /srv/models/a/b, and llama-server loads one .gguf file"),
+        ({"repo": "a/b", "files": ["*UD-IQ1_S*"]}, "'x' is /srv/models/a/b, and this engine loads one .gguf file"),
         ({"path": "/home/u/x.gguf"}, "'x' is /home/u/x.gguf, and the unit cannot see /home"),
     ],
 )

@@ -14,6 +14,8 @@ from roles.common.options import InstanceName, Options, Sha256
 
 CATALOGUE = Path(__file__).parents[2] / "files" / "models.yaml"
 
+ModelFormat = Literal["gguf", "safetensors"]
+"""A single .gguf file (or the first of a split one), or a directory as transformers lays it out."""
 HubName = Literal["huggingface", "modelscope"]
 Repository = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")]
 """publisher/name, as both hubs spell it: https://huggingface.co/docs/hub/repositories-settings."""
@@ -37,6 +39,11 @@ class Model:
     kv_elements_per_token: int | None = None
     """Elements of the KV cache that a token takes, keys and values; None when not known."""
 
+    @property
+    def format(self) -> ModelFormat:
+        """What an engine finds there, by its name."""
+        return "gguf" if self.path.endswith(".gguf") else "safetensors"
+
 
 class Attention(Options):
     """What decides the size of a model's KV cache; config.json: num_hidden_layers, num_key_value_heads, head_dim."""
@@ -58,7 +65,7 @@ class CatalogueEntry(Options):
     """A model that an inventory can name."""
 
     description: str
-    format: Literal["gguf", "safetensors"]
+    format: ModelFormat
     licence: str
     huggingface: CatalogueSource | None = None
     modelscope: CatalogueSource | None = None

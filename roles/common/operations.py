@@ -14,7 +14,7 @@ from pyinfra.api.arguments import ConnectorArguments
 from pyinfra.api.command import PyinfraCommand
 from pyinfra.connectors.util import CommandOutput
 
-from roles.common.facts import FileStates, Program, UnitState, UnitStates
+from roles.common.facts import FileStates, Keys, Program, UnitState, UnitStates
 
 Commands = Generator[PyinfraCommand, None, None]
 """What an operation yields: commands for the host, none when it is as wanted."""
@@ -140,7 +140,9 @@ def units(units: Sequence[Unit]) -> Commands:
 
 
 @operation()
-def program(root: str, version: str, script: str, arguments: Sequence[str]) -> Commands:
+def program(
+    root: str, version: str, script: str, arguments: Sequence[str], files: Mapping[str, TextFile] | None = None
+) -> Commands:
     """
     Have a version of a program in ``root/version``, with ``root/current`` pointing to it.
 
@@ -148,6 +150,7 @@ def program(root: str, version: str, script: str, arguments: Sequence[str]) -> C
     + version: name of the wanted subdirectory
     + script: sh text that fills ``$1`` from ``$2``..., with ``fetch`` at hand; it runs only when the version is missing
     + arguments: ``$2``... of the script
+    + files: what the script reads on the host: path -> what shall stand there
 
     The version's directory is filled under another name and renamed when it is whole, so a run that was
     killed half-way leaves nothing that looks installed, and a rollback is one link.
@@ -155,6 +158,8 @@ def program(root: str, version: str, script: str, arguments: Sequence[str]) -> C
     state = host.get_fact(Program, root=root, version=version)
     target = f"{root}/{version}"
     if not state.complete:
+        if files:
+            yield from file_set._inner(files=files)
         yield ShownCommand("sh -c", QuoteString(FETCH.read_text() + script), "sh",
                            QuoteString(target), *map(QuoteString, arguments))  # fmt: skip
     if state.current != version:
@@ -163,3 +168,30 @@ def program(root: str, version: str, script: str, arguments: Sequence[str]) -> C
                             "&& mv -fT --", QuoteString(f"{link}.part"), QuoteString(link))  # fmt: skip
     if state.complete and state.current == version:
         host.noop(f"{version} is installed and current")
+
+
+@operation()
+def keys(paths: Mapping[str, bool]) -> Commands:
+    """
+    Have a random key in each file, readable by root alone; one that stands there already is kept.
+
+    + paths: file on the host -> whether it shall exist
+
+    The key is made on the host and never leaves it.
+    """
+    states = host.get_fact(Keys, paths=list(paths))
+    missing = [path for path, present in paths.items() if present and path not in states]
+    gone = [path for path, present in paths.items() if not present and path in states]
+    loose = [
+        path for path, present in paths.items() if present and states.get(path, "600 root:root") != "600 root:root"
+    ]
+    for path in missing:
+        final, part = QuoteString(path), QuoteString(f"{path}.part")
+        random = "head -c 32 /dev/urandom | sha256sum | cut -c 1-64 >"
+        yield StringCommand("install -D -m 0600 /dev/null", part, "&&", random, part, "&& mv -fT --", part, final)
+    for path in loose:
+        yield StringCommand("chown root:root", QuoteString(path), "&& chmod 0600", QuoteString(path))
+    if gone:
+        yield StringCommand("rm -f --", *map(QuoteString, gone))
+    if not (missing or loose or gone):
+        host.noop(f"{len(paths)} keys as wanted")

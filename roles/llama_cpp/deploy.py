@@ -9,13 +9,13 @@ from pathlib import Path
 from pyinfra.api import deploy
 
 from roles.common.apt import packages
+from roles.common.engine import key_files
 from roles.common.hardware import HardwareReport
 from roles.common.model import Model
 from roles.common.numa import numa_policy
-from roles.common.operations import TextFile, Unit, file_set, program, units
-from roles.llama_cpp.operations import keys
+from roles.common.operations import TextFile, Unit, file_set, keys, program, units
 from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, releases
-from roles.llama_cpp.units import ROOT, key_file, reads, render, unit_file, unit_name
+from roles.llama_cpp.units import ROOT, reads, render, unit_file, unit_name
 
 SCRIPTS = Path(__file__).parent / "files"
 BACKEND_OPTIONS = {
@@ -40,7 +40,7 @@ def deploy_llama_cpp(
         version, arguments = installation(options, report.architecture)
         script = (SCRIPTS / f"{options.source}.sh").read_text()
         program(name=f"Install llama-server {version}", root=ROOT, version=version, script=script, arguments=arguments)
-    keys(name="Have the API keys", paths={key_file(n): i.present and i.api_key for n, i in options.instances.items()})
+    keys(name="Have the API keys", paths=key_files("llama_cpp", options.instances))
     if gone:
         units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}

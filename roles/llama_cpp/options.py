@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -11,13 +10,14 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from roles.common.data import from_yaml
+from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
 from roles.common.fit import USABLE, Demand, gib, kv_cache_bytes, total
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards
-from roles.common.model import Model
+from roles.common.model import Model, ModelFormat
 from roles.common.numa import NumaChoice, numa_findings
-from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds, Sha256, did_you_mean
+from roles.common.options import HttpUrl, InstanceName, OptionProblem, Sha256, did_you_mean
 from roles.common.systemd import hidden_from_units
 
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q4_0", "q4_1", "iq4_nl", "q5_0", "q5_1"]
@@ -40,14 +40,14 @@ RESERVED_ARGUMENTS = {
 """Flags of llama-server that an option of this role already sets -> that option."""
 
 REMOVED_ARGUMENTS = {
-    "--mmap": "load_mode: mmap",
-    "--no-mmap": "load_mode: none",
-    "--mlock": "load_mode: mlock",
-    "--draft": "extra_arguments: --spec-draft-n-max",
-    "--draft-max": "extra_arguments: --spec-draft-n-max",
-    "--draft-min": "extra_arguments: --spec-draft-n-min",
+    "--mmap": "write load_mode: mmap",
+    "--no-mmap": "write load_mode: none",
+    "--mlock": "write load_mode: mlock",
+    "--draft": "write extra_arguments: --spec-draft-n-max",
+    "--draft-max": "write extra_arguments: --spec-draft-n-max",
+    "--draft-min": "write extra_arguments: --spec-draft-n-min",
 }
-"""Flags that llama-server no longer has -> what to write instead (tools/server/README.md upstream)."""
+"""Flags that llama-server no longer has -> what to do instead (tools/server/README.md upstream)."""
 
 
 @cache
@@ -57,9 +57,12 @@ def releases() -> dict[str, dict[str, dict[str, str]]]:
     return pins
 
 
-class LlamaCppInstanceOptions(Options):
+class LlamaCppInstanceOptions(InstanceOptions):
     """One llama-server: one model on one port, in its own unit ``llama-server@NAME.service``."""
 
+    program: ClassVar[str] = "llama-server"
+    reserved_arguments: ClassVar[Mapping[str, str]] = RESERVED_ARGUMENTS
+    removed_arguments: ClassVar[Mapping[str, str]] = REMOVED_ARGUMENTS
     advice: ClassVar[dict[str, str]] = {
         "n_gpu_layers": "write gpu_layers",
         "ngl": "write gpu_layers",
@@ -67,24 +70,6 @@ class LlamaCppInstanceOptions(Options):
         "n_ctx": "write context_length",
         "api_key_file": "the key is in /etc/metal2model/llama_cpp/NAME.key on the host; write api_key: True or False",
     }
-
-    model: str = ""
-    """Name of a model under `models/wanted`. Required while `present`."""
-
-    port: Port | None = None
-    """TCP port. Required while `present`: upstream's own default has moved between releases."""
-
-    host: str = "127.0.0.1"
-    """Address to listen on. Anything but a loopback address exposes the model to that network."""
-
-    alias: str | None = None
-    """Model name in the API (`/v1/models`). None: the instance's name."""
-
-    context_length: Annotated[int, Field(ge=0)] = 4096
-    """Tokens of context, shared by the `parallel` slots. 0: what the model was trained with."""
-
-    parallel: Annotated[int, Field(ge=1)] = 1
-    """Requests that are answered at the same time; each gets `context_length` / `parallel` tokens."""
 
     threads: Annotated[int, Field(ge=1)] | None = None
     """CPU threads for generation. None: the physical cores that the unit may use."""
@@ -115,58 +100,23 @@ class LlamaCppInstanceOptions(Options):
     metrics: bool = True
     """Serve Prometheus metrics at `/metrics`."""
 
-    api_key: bool = True
-    """
-    Require a key. It is generated on the host, once, in `/etc/metal2model/llama_cpp/NAME.key` (root, 0600); a key
-    that stands there already is kept, so that you can bring your own.
-    """
-
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser. Empty: none but the server's own page."""
 
-    extra_arguments: list[str] = []
-    """Further arguments of llama-server, one word each, for what has no option here."""
-
-    environment: dict[str, str] = {}
-    """Environment variables of the server, such as `CUDA_VISIBLE_DEVICES` or `GGML_VK_VISIBLE_DEVICES`."""
-
-    golden_prompt: str = "Say hello."
-    """What `verify` asks the model; any answer that is not empty passes."""
-
-    golden_max_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
-    """Tokens that `verify` lets the answer have."""
-
-    min_tokens_per_second: Annotated[float, Field(ge=0)] = 0.0
-    """`verify` fails when the golden prompt is answered more slowly. 0: any speed will do."""
-
-    ready_timeout_seconds: Seconds = 600
-    """How long `verify` waits for the model to load."""
-
-    present: bool = True
-    """False: the unit is stopped and removed, its key with it; model files stay."""
-
     @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.present and not self.model:
-            raise OptionProblem("model", "this option is required and has no default")
-        if self.present and self.port is None:
-            raise OptionProblem("port", "this option is required and has no default")
+    def _cache_fits_attention(self) -> Self:
         if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
             raise OptionProblem(
                 "cache_type_v",
                 f"{self.cache_type_v!r} needs flash attention; remove flash_attention: 'off', or use 'f16'",
             )
-        for argument in self.extra_arguments:
-            flag = argument.split("=", 1)[0]
-            if option := RESERVED_ARGUMENTS.get(flag):
-                raise OptionProblem("extra_arguments", f"{flag} is set by the option {option!r}; use that")
-            if instead := REMOVED_ARGUMENTS.get(flag):
-                raise OptionProblem("extra_arguments", f"llama-server no longer has {flag}; write {instead}")
         return self
 
 
-class LlamaCppOptions(Options):
+class LlamaCppOptions(EngineOptions):
     """llama.cpp's HTTP server, one systemd unit for each named instance."""
+
+    formats: ClassVar[frozenset[ModelFormat]] = frozenset({"gguf"})
 
     source: Literal["release", "build", "package", "existing"] = "release"
     """
@@ -198,7 +148,7 @@ class LlamaCppOptions(Options):
     binary: Annotated[str, Field(pattern="^/")] | None = None
     """Absolute path of llama-server on the host, for `existing`."""
 
-    instances: dict[InstanceName, LlamaCppInstanceOptions] = {}
+    instances: Mapping[InstanceName, LlamaCppInstanceOptions] = {}
     """The servers, by name."""
 
     @model_validator(mode="after")
@@ -219,10 +169,6 @@ class LlamaCppOptions(Options):
             )
         if self.source == "release" and self.sha256 is None:
             self._check_pinned()
-        for port, count in Counter(i.port for i in self.instances.values() if i.present).items():
-            if count > 1:
-                names = ", ".join(sorted(n for n, i in self.instances.items() if i.present and i.port == port))
-                raise OptionProblem("instances", f"port {port} is used by {count} of them ({names}); give each its own")
         return self
 
     def _check_pinned(self) -> None:
@@ -268,7 +214,10 @@ class LlamaCppOptions(Options):
                 name,
                 model.size_bytes,
                 kv_cache_bytes(
-                    model.kv_elements_per_token or 0, one.context_length, one.cache_type_k, one.cache_type_v
+                    model.kv_elements_per_token or 0,
+                    one.context_length * one.parallel,
+                    one.cache_type_k,
+                    one.cache_type_v,
                 ),
             )
             for name, one in self.instances.items()

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from roles.common.engine import key_file
 from roles.common.model import Model
 from roles.common.numa import NumaPolicy
-from roles.common.systemd import environment_word, exec_line
+from roles.common.systemd import exec_line
 from roles.llama_cpp.options import LlamaCppInstanceOptions, LlamaCppOptions
 
 ROOT = "/opt/metal2model/llama.cpp"
@@ -33,11 +34,6 @@ def unit_file(instance: str) -> str:
     return f"/etc/systemd/system/{unit_name(instance)}"
 
 
-def key_file(instance: str) -> str:
-    """Return the path of an instance's API key."""
-    return f"/etc/metal2model/llama_cpp/{instance}.key"
-
-
 def server(options: LlamaCppOptions) -> str:
     """Return the absolute path of llama-server on the host."""
     if options.source == "existing":
@@ -49,7 +45,7 @@ def server(options: LlamaCppOptions) -> str:
 def reads(name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model) -> tuple[str, ...]:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     program = [server(options), *([f"{ROOT}/current"] if options.source in ("release", "build") else [])]
-    return (unit_file(name), *program, model.path, *([key_file(name)] if instance.api_key else []))
+    return (unit_file(name), *program, model.path, *([key_file("llama_cpp", name)] if instance.api_key else []))
 
 
 def command(
@@ -58,7 +54,7 @@ def command(
     """Return the unit's ``ExecStart=`` (tools/server/README.md upstream)."""
     port = str(instance.port)
     words = [server(options), "--model", model.path, "--alias", instance.alias or name,
-             "--host", instance.host, "--port", port, "--ctx-size", str(instance.context_length),
+             "--host", instance.host, "--port", port, "--ctx-size", str(instance.context_length * instance.parallel),
              "--parallel", str(instance.parallel), "--threads", str(instance.threads or policy.physical_cores or 1),
              "--gpu-layers", str(instance.gpu_layers), "--flash-attn", instance.flash_attention,
              "--cache-type-k", instance.cache_type_k, "--cache-type-v", instance.cache_type_v,
@@ -85,7 +81,7 @@ def render(
         command=command(name, instance, options, model, policy),
         user=USER,
         uses_gpu=options.uses_gpu,
-        key_file=key_file(name),
-        environment=[environment_word(key, value) for key, value in sorted(instance.environment.items())],
+        key_file=key_file("llama_cpp", name),
+        environment=instance.environment_words,
         numa_settings=policy.directives,
     )

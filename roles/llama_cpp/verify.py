@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from roles.common.endpoint import Endpoint
+from roles.common.engine import key_file, reachable
 from roles.llama_cpp.options import LlamaCppOptions
-from roles.llama_cpp.units import key_file, unit_name
+from roles.llama_cpp.units import unit_name
 
 UNITS = unit_name("*")
 """What the names of this role's units are like."""
@@ -18,7 +19,7 @@ def endpoints(options: LlamaCppOptions) -> list[Endpoint]:
             unit=unit_name(name),
             url=f"http://{reachable(instance.host)}:{instance.port}",
             model=instance.alias or name,
-            api_key_file=key_file(name) if instance.api_key else None,
+            api_key_file=key_file("llama_cpp", name) if instance.api_key else None,
             prompt=instance.golden_prompt,
             max_tokens=instance.golden_max_tokens,
             min_tokens_per_second=instance.min_tokens_per_second,
@@ -27,10 +28,3 @@ def endpoints(options: LlamaCppOptions) -> list[Endpoint]:
         for name, instance in options.instances.items()
         if instance.present
     ]
-
-
-def reachable(host: str) -> str:
-    """Return an address that reaches a server which listens on ``host``, from its own machine."""
-    if host in ("0.0.0.0", "::"):
-        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
-    return f"[{host}]" if ":" in host else host

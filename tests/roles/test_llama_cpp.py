@@ -236,13 +236,6 @@ def test_a_wrong_instance_is_explained(given: dict[str, Any], said: str) -> None
     assert said in wrong(instances={"r1": {"model": "tiny", "port": 8000, **given}})
 
 
-def test_two_instances_on_one_port_are_refused() -> None:
-    both = {name: {"model": "tiny", "port": 8000} for name in ("a", "b")}
-    assert "llama_cpp/instances: port 8000 is used by 2 of them (a, b)" in wrong(instances=both)
-    both["b"]["present"] = False
-    options(instances=both)
-
-
 @pytest.mark.parametrize("name", ["a b", "../x", "A", "", "x@y"])
 def test_a_name_that_is_no_safe_path_is_refused(name: str) -> None:
     assert "llama_cpp/instances/" in wrong(instances={name: {"model": "tiny", "port": 1}})

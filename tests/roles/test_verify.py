@@ -57,7 +57,8 @@ def server(answers: Answers) -> Iterator[str]:
 
 def endpoint(url: str, **given: Any) -> dict[str, Any]:
     return {
-        "name": "llama_cpp/instances/r1", "unit": UNIT, "url": url, "model": "tiny",
+        "name": "llama_cpp/instances/r1", "unit": UNIT, "url": url, "model": "tiny", "health_path": "/health",
+        "device_proof": "",
         "api_key_file": None, "prompt": "hi", "max_tokens": 8, "min_tokens_per_second": 0, "ready_timeout_seconds": 1,
         **given,
     }  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 # Nothing heavy is imported: a host at rest spends most of its time here on starting Python.
 import http.client
 import json
+import re
 import subprocess
 import sys
 import time
@@ -32,11 +33,11 @@ def units_shown(names: list[str]) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if "Id" in block}
 
 
-def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> Any:
+def fetch(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> bytes:
     """
-    Return the JSON of a GET, or of a POST when there is a body.
+    Return what a GET answers, or a POST when there is a body.
 
-    Raises Refused, OSError, ValueError and HTTPException. No proxy of the environment sees requests to this very host.
+    Raises Refused, OSError and HTTPException. No proxy of the environment sees requests to this very host.
     """
     headers = {"Content-Type": "application/json"}
     if endpoint["api_key_file"]:
@@ -54,22 +55,27 @@ def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None
     if response.status != 200:
         said = text[:300].decode(errors="replace")
         raise Refused(f"{endpoint['url']}{path} answers {response.status}: {said}")
-    return json.loads(text)
+    return text
+
+
+def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> Any:
+    """Return the JSON of `fetch`; raises ValueError where it is none."""
+    return json.loads(fetch(endpoint, path, body, timeout))
 
 
 def wait_until_healthy(endpoint: dict[str, Any]) -> str:
-    """Return "" once /health answers 200, else what stood in the way; gives up at once when the unit is down."""
+    """Return "" once it is healthy, else what stood in the way; gives up at once when the unit is down."""
     deadline = time.monotonic() + endpoint["ready_timeout_seconds"]
     problem = ""
     restarts = None
     while time.monotonic() < deadline:
         try:
-            call(endpoint, "/health")
+            fetch(endpoint, endpoint["health_path"])
             return ""
         except Refused as error:
             problem = str(error)
-        except (OSError, ValueError, LookupError, http.client.HTTPException) as error:
-            problem = f"/health: {error!r}"
+        except (OSError, LookupError, http.client.HTTPException) as error:
+            problem = f"{endpoint['health_path']}: {error!r}"
         unit = units_shown([endpoint["unit"]]).get(endpoint["unit"], {})
         restarts = unit.get("NRestarts") if restarts is None else restarts
         if unit.get("ActiveState") not in ("active", "activating"):
@@ -102,10 +108,13 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
     if problem := wait_until_healthy(endpoint):
         result["health"] = "failed"
         log = last_log_lines(endpoint["unit"])
-        problems.append(f"{problem}; required is 200 from {endpoint['url']}/health; its last words: {log or 'none'}; "
+        asked = endpoint["url"] + endpoint["health_path"]
+        problems.append(f"{problem}; required is 200 from {asked}; its last words: {log or 'none'}; "
                         f"read journalctl -u {endpoint['unit']}")  # fmt: skip
         return result
     result["health"] = "ok"
+    if not endpoint["model"]:
+        return result
     try:
         served = [model["id"] for model in call(endpoint, "/v1/models")["data"]]
         result["model"] = ", ".join(served)
@@ -114,6 +123,8 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
                 f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?"
             )
         answer(endpoint, result)
+        if endpoint["device_proof"] and (problem := DEVICE_PROOFS[endpoint["device_proof"]](endpoint)):
+            problems.append(f"{problem}; required is that the GPU computes; read journalctl -u {endpoint['unit']}")
     except Refused as error:
         problems.append(f"{error}; read journalctl -u {endpoint['unit']}")
     except (OSError, ValueError, LookupError, TypeError, http.client.HTTPException) as error:
@@ -158,6 +169,35 @@ def answer(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
             f"{speed:.1f} tokens/s, required are {endpoint['min_tokens_per_second']:.1f} (min_tokens_per_second); "
             "is the model on the right device?"
         )
+
+
+def ollama_ps(endpoint: dict[str, Any]) -> str:
+    """Return what of a model that has just answered is not in GPU memory; "" when all of it is (docs/api.md)."""
+    loaded = {model["name"]: model for model in call(endpoint, "/api/ps")["models"]}
+    model = loaded.get(endpoint["model"]) or loaded.get(f"{endpoint['model']}:latest")
+    if model is None:
+        return f"/api/ps does not list {endpoint['model']!r} after it answered"
+    size, on_gpu = model["size"], model.get("size_vram", 0)
+    if on_gpu >= size:
+        return ""
+    return f"the model runs on the processors: {on_gpu >> 20} of {size >> 20} MiB are in GPU memory"
+
+
+def llama_cpp_log(endpoint: dict[str, Any]) -> str:
+    """Return what llama-server's journal says against a GPU; "" when layers were offloaded (src/llama-model.cpp)."""
+    shown = subprocess.run(
+        ["journalctl", "--unit", endpoint["unit"], "--output", "cat", "--no-pager", "--grep", OFFLOADED.pattern],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    found = OFFLOADED.findall(shown.stdout)
+    if not found:
+        return "its log does not say that layers were offloaded"
+    layers, of = found[-1]
+    return "" if int(layers) > 0 else f"it offloaded {layers} of {of} layers, so the processors compute"
+
+
+OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
+DEVICE_PROOFS = {"ollama_ps": ollama_ps, "llama_cpp_log": llama_cpp_log}
 
 
 def checked(endpoints: list[dict[str, Any]], patterns: list[str]) -> dict[str, Any]:

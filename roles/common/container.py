@@ -1,0 +1,128 @@
+"""Containers that systemd runs: their images, and the text of their units."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from pydantic import AfterValidator
+
+from roles.common.systemd import environment_word, exec_line
+
+_IMAGE = re.compile(
+    r"(?P<name>[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*)"
+    r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+
+
+def _whole_reference(image: str) -> str:
+    match = _IMAGE.fullmatch(image)
+    if match is None:
+        raise ValueError(f"{image!r} is no image; write name:tag, or name:tag@sha256:... as docker pull takes it")
+    if not match["digest"] and match["tag"] in (None, "latest"):
+        raise ValueError(
+            f"{image!r} is another image every week; write a version, name:tag, or pin it by name@sha256:..."
+        )
+    return image
+
+
+ImageReference = Annotated[str, AfterValidator(_whole_reference)]
+"""An image by version, or by digest. A version is pulled once: the host keeps what it meant then."""
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+    autoescape=False,
+)
+DOCKER = "/usr/bin/docker"
+
+
+@dataclass(frozen=True)
+class Mount:
+    """A directory of the host that a container sees."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+    def __str__(self) -> str:
+        """Spell the value of ``docker run --mount``."""
+        return f"type=bind,source={self.source},target={self.target}{'' if self.writable else ',readonly'}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Container:
+    """A container that a unit runs in the foreground; docker-run(1)."""
+
+    name: str
+    """Of the container; one of this name that was left behind is removed at start."""
+    image: str
+    arguments: Sequence[str] = ()
+    """Of the image's entry point."""
+    publish: tuple[str, int, int] | None = None
+    """Address and port on the host, port in the container; None for the host's own network."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: str = ""
+    """File on the host with NAME=value lines, root's, 0600; "" for none."""
+    mounts: Sequence[Mount] = ()
+    devices: Sequence[str] = ()
+    """What ``--device`` takes: a path, or a CDI name such as ``nvidia.com/gpu=all``."""
+    groups: Sequence[int | str] = ()
+    """Supplementary groups in the container, by number where the image does not know the name."""
+    options: Sequence[str] = ()
+    """Further words for ``docker run``, such as ``--shm-size=16g``."""
+
+
+def run_line(container: Container) -> str:
+    """Return the ``ExecStart=`` that runs a container until it ends or the unit is stopped."""
+    words = [DOCKER, "run", "--rm", "--pull=never", "--name", container.name, "--log-driver=none",
+             "--cap-drop=ALL", "--security-opt=no-new-privileges"]  # fmt: skip
+    if container.publish:
+        address, port, inside = container.publish
+        words.append(f"--publish={f'[{address}]' if ':' in address else address}:{port}:{inside}")
+    else:
+        words.append("--network=host")
+    words += [f"--env={name}={value}" for name, value in sorted(container.environment.items())]
+    words += [f"--mount={mount}" for mount in container.mounts]
+    words += [f"--device={device}" for device in container.devices]
+    words += [f"--group-add={group}" for group in container.groups]
+    words += container.options
+    line = exec_line(words)
+    if container.secrets:
+        # Expanded by systemd itself to where LoadCredential= put the file.
+        line += " --env-file=${CREDENTIALS_DIRECTORY}/environment"
+    return f"{line} {exec_line([container.image, *container.arguments])}"
+
+
+def container_unit(
+    container: Container,
+    *,
+    role: str,
+    option: str,
+    description: str,
+    documentation: str,
+    settings: Sequence[str] = (),
+) -> str:
+    """
+    Return the text of the unit that runs a container.
+
+    ``role`` wrote it, ``option`` is the path to change in the inventory; ``settings`` are further lines of [Service].
+    """
+    return TEMPLATES.get_template("container.service.j2").render(
+        container=container,
+        command=run_line(container),
+        docker=DOCKER,
+        role=role,
+        option=option,
+        description=description,
+        documentation=documentation,
+        settings=settings,
+        environment_word=environment_word,
+    )

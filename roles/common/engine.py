@@ -1,0 +1,171 @@
+"""What every model server has in common: one vocabulary, so that a model moves to another engine by one word."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roles.common.model import Model, ModelFormat
+from roles.common.options import InstanceName, OptionProblem, Options, Port, Seconds
+from roles.common.systemd import environment_word, hidden_from_units
+
+KEYS = "/etc/metal2model"
+
+
+class InstanceOptions(Options):
+    """A model that a server answers for."""
+
+    program: ClassVar[str] = ""
+    """Name of the server's program, for messages."""
+
+    reserved_arguments: ClassVar[Mapping[str, str]] = {}
+    """Flags of the program that an option already sets -> that option."""
+
+    removed_arguments: ClassVar[Mapping[str, str]] = {}
+    """Flags that the program no longer has -> what to do instead, as in "write load_mode: mmap"."""
+
+    model: str = ""
+    """Name of a model under `models/wanted`. Required while `present`."""
+
+    port: Port | None = None
+    """TCP port. Required while `present`: upstreams' own defaults collide, and have moved between releases."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Anything but a loopback address exposes the model to that network."""
+
+    alias: str | None = None
+    """Model name in the API (`/v1/models`). None: the instance's name."""
+
+    context_length: Annotated[int, Field(ge=0)] = 4096
+    """Tokens that one request may have, prompt and answer together. 0: what the model was trained with."""
+
+    parallel: Annotated[int, Field(ge=1)] = 1
+    """Requests that are answered at the same time."""
+
+    api_key: bool = True
+    """
+    Require a key. It is generated on the host, once, in `/etc/metal2model/ENGINE/NAME.key` (root, 0600); a key
+    that stands there already is kept, so that you can bring your own.
+    """
+
+    environment: dict[str, str] = {}
+    """Environment variables of the server, such as `CUDA_VISIBLE_DEVICES`."""
+
+    extra_arguments: list[str] = []
+    """Further arguments of the server, one word each, for what has no option here."""
+
+    golden_prompt: str = "Say hello."
+    """What `verify` asks the model; any answer that is not empty passes."""
+
+    golden_max_tokens: Annotated[int, Field(ge=1, le=4096)] = 32
+    """Tokens that `verify` lets the answer have."""
+
+    min_tokens_per_second: Annotated[float, Field(ge=0)] = 0.0
+    """`verify` fails when the golden prompt is answered more slowly. 0: any speed will do."""
+
+    ready_timeout_seconds: Seconds = 600
+    """How long `verify` waits for the model to load."""
+
+    present: bool = True
+    """False: the server is stopped and removed, its key with it; model files stay."""
+
+    port_required: ClassVar[bool] = True
+    """False for a model of a server that has one port for all of its models."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        required = ("model", "port") if self.port_required else ("model",)
+        for name in required:
+            if self.present and not getattr(self, name):
+                raise OptionProblem(name, "this option is required and has no default")
+        for argument in self.extra_arguments:
+            flag = argument.split("=", 1)[0]
+            if option := self.reserved_arguments.get(flag):
+                raise OptionProblem("extra_arguments", f"{flag} is set by the option {option!r}; use that")
+            if instead := self.removed_arguments.get(flag):
+                raise OptionProblem("extra_arguments", f"{self.program} no longer has {flag}; {instead}")
+        return self
+
+    @property
+    def environment_words(self) -> list[str]:
+        """Values of ``Environment=`` for the unit, one for each variable."""
+        return [environment_word(name, value) for name, value in sorted(self.environment.items())]
+
+
+class EngineOptions(Options):
+    """Model servers of one kind."""
+
+    formats: ClassVar[frozenset[ModelFormat]] = frozenset()
+    """Which models its servers can load."""
+
+    hides_home: ClassVar[bool] = True
+    """Its servers run in units that cannot see home directories and /tmp."""
+
+    instances: Mapping[InstanceName, InstanceOptions] = {}
+    """The servers, by name."""
+
+    def listeners(self) -> list[tuple[str, int]]:
+        """Return the TCP ports that this takes on the host, each with the path of its option below the role."""
+        return [(f"instances/{name}/port", one.port) for name, one in self.present.items() if one.port]
+
+    @property
+    def present(self) -> dict[str, InstanceOptions]:
+        """The servers that are to run."""
+        return {name: one for name, one in self.instances.items() if one.present}
+
+    def cannot_serve(self, model: Model) -> str | None:
+        """Return what is wrong with a model for this engine, as in "is /x/y, and ..."; None when nothing is."""
+        if model.format not in self.formats:
+            return f"is {model.path}, and {WANTED[min(self.formats)]}"
+        if self.hides_home and (hidden := hidden_from_units(model.path)):
+            return (
+                f"is {model.path}, and the unit cannot see {hidden} (ProtectHome, PrivateTmp); put models below /srv "
+                f"or /opt"
+            )
+        return None
+
+
+WANTED: Mapping[ModelFormat, str] = {
+    "gguf": (
+        "this engine loads one .gguf file; write the exact name of that file first in models/wanted/NAME/files, of a "
+        "split model its first part"
+    ),
+    "safetensors": (
+        "this engine loads a directory with config.json and safetensors; declare the repository of the original "
+        "model, not one with .gguf files (llama_cpp and ollama load those)"
+    ),
+}
+
+
+def key_file(engine: str, instance: str) -> str:
+    """Return the path of an instance's API key on the host."""
+    return f"{KEYS}/{engine}/{instance}.key"
+
+
+def key_files(engine: str, instances: Mapping[str, InstanceOptions]) -> dict[str, bool]:
+    """Return the paths of the keys of all instances -> whether each shall exist."""
+    return {key_file(engine, name): one.present and one.api_key for name, one in instances.items()}
+
+
+def reachable(host: str) -> str:
+    """Return an address that reaches a server which listens on ``host``, from its own machine."""
+    if host in ("0.0.0.0", "::"):
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
+    return f"[{host}]" if ":" in host else host
+
+
+def port_collisions(listeners: Iterable[tuple[str, int]]) -> list[tuple[str, str]]:
+    """Return, for each option whose port an earlier one has, its path and that of the earlier one."""
+    first: dict[int, str] = {}
+    found = []
+    for path, port in listeners:
+        if port in first:
+            found.append((path, first[port]))
+        first.setdefault(port, path)
+    return found
+
+
+Gpu = Literal["none", "nvidia", "intel"]
+"""Whose cards a server computes on."""
