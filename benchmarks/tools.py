@@ -22,6 +22,7 @@ from roles.common.engine import key_file
 from roles.declaration import Declaration
 from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.units import ROOT as LLAMA_ROOT
+from roles.llama_cpp.units import unit_name
 from roles.mirrors.options import mirror_named
 from tests.e2e.support import PYINFRA, ROOT, Run
 from tests.testbed import artefacts, locked, say, state_dir
