@@ -25,7 +25,7 @@ tags, patience = declared.tags, declared.base.lock_timeout_seconds
 deploy_preflight(findings=declared.findings(report), lang=declared.lang)
 deploy_mirrors(options=declared.mirrors, lock_timeout_seconds=patience)
 deploy_base(options=declared.base)
-if declared.changes_what_boots:
+if declared.changes_what_boots(report):
     deploy_kernel(options=declared.kernel, tags=tags, report=report, lock_timeout_seconds=patience)
     deploy_intel_gpu(options=declared.intel_gpu, tags=tags, report=report, lock_timeout_seconds=patience)
     deploy_nvidia_gpu(options=declared.nvidia_gpu, tags=tags, report=report, lock_timeout_seconds=patience)
@@ -43,5 +43,5 @@ deploy_tuning(options=declared.tuning, report=report)
 deploy_models(options=declared.models)
 if declared.llama_cpp:
     deploy_llama_cpp(options=declared.llama_cpp, models=declared.models_by_name(), tags=tags, report=report)
-deploy_warnings()
+deploy_warnings(lang=declared.lang)
 deploy_verify(endpoints=declared.endpoints(), unit_patterns=UNIT_PATTERNS, json_to=declared.json_to)

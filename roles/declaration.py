@@ -114,10 +114,9 @@ class Declaration(Options):
             *(self.llama_cpp.findings(report, self.tags, self.models_by_name()) if self.llama_cpp else []),
         ]
 
-    @property
-    def changes_what_boots(self) -> bool:
-        """Whether kernel or drivers are this inventory's matter: a card is declared, or a kernel is demanded."""
-        return bool(vendors_of(self.tags)) or self.kernel.range != KernelRange()
+    def changes_what_boots(self, report: HardwareReport) -> bool:
+        """Whether kernel or drivers are to be seen to: a card is declared, a kernel demanded, or one is on trial."""
+        return bool(vendors_of(self.tags)) or self.kernel.range != KernelRange() or report.kernel_on_trial
 
     @property
     def holds_kernels(self) -> bool:

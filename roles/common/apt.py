@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,18 +101,22 @@ def packages(names: Sequence[str], lock_timeout_seconds: int | None = None) -> C
     """
     Have packages installed, in one transaction of apt.
 
-    + names: ``name``, ``name=version``, or ``a|b`` for the first of several that this release has
+    + names: ``name``, ``name=version``, ``name>=24.48`` where an older one would not do, or ``a|b`` for the first of
+      several that this release has
     + lock_timeout_seconds: how long to wait for another package manager; None for what the host's apt is set to
 
     One remote command when nothing is to do. Recommended packages are not installed. No package is removed: apt
     fails instead, and says which.
     """
+    least = {name.partition(">=")[0]: name.partition(">=")[2] for name in names if ">=" in name}
+    names = [name.partition(">=")[0] for name in names]
     choices = [name.partition("=")[0].split("|") for name in names]
     versions = host.get_fact(PackageStates, names=sorted({n for choice in choices for n in choice}))
     missing = []
     for name, choice in zip(names, choices, strict=True):
         wanted = name.partition("=")[2]
-        if not any(n in versions and wanted in ("", versions[n]) for n in choice):
+        fit = [n for n in choice if n in versions and not older(versions[n], least.get(name, "0"))]
+        if not any(wanted in ("", versions[n]) for n in fit):
             missing.append(name)
     if not missing:
         host.noop(f"{len(names)} packages as wanted")
@@ -122,6 +127,16 @@ def packages(names: Sequence[str], lock_timeout_seconds: int | None = None) -> C
     # A source that fails (somebody's dead PPA) must not keep the others from being used: the install decides.
     script = f"m2m_update || [ $? -ne {LOCKED} ] || exit {LOCKED}\nm2m_install {' '.join(words)}"
     yield apt_script(script, lock_timeout_seconds=lock_timeout_seconds)
+
+
+def older(version: str, required: str) -> bool:
+    """Whether a Debian version's leading numbers come before the required ones: "23.43.27642" before "24.48"."""
+    have, want = (_leading_numbers(text.partition(":")[2] or text) for text in (version, required))
+    return have < want
+
+
+def _leading_numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"[0-9]+", re.split(r"[^0-9.]", text)[0])]
 
 
 def _chosen(name: str) -> str:

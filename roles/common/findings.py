@@ -21,3 +21,12 @@ class Finding:
 
     words: Mapping[str, Word] = field(default_factory=dict)
     """What the sentence leaves open."""
+
+
+NOTICED: dict[str, list[Finding]] = {}
+"""Host -> what roles noticed on it during the run, after preflight; listed with the warnings at the run's end."""
+
+
+def notice(host: str, finding: Finding) -> None:
+    """Have a warning listed at the end of the run."""
+    NOTICED.setdefault(host, []).append(finding)

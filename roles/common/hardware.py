@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 from pyinfra.api import FactBase
 
+from roles.common.kernels import TRIAL
+
 CPU_FEATURES = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16", "asimd", "sve")
 """Flags of /proc/cpuinfo that decide which build of an engine runs, and how fast."""
 
@@ -169,6 +171,8 @@ class HardwareReport:
     """Releases of the kernels in /boot, in no order."""
     held: tuple[str, ...] = ()
     """Packages that dpkg holds at their version."""
+    kernel_on_trial: bool = False
+    """A kernel was to be booted once, and nobody has judged it yet; see roles/common/kernels.py."""
     nvidia: NvidiaModule | None = None
     """NVIDIA's kernel module, if it is loaded."""
 
@@ -241,9 +245,10 @@ done
 for d in /dev/dri/*; do [ -c "$d" ] && put dri "${d##*/}"; done
 for f in /boot/vmlinuz-*; do [ -e "$f" ] && put installed "${f#/boot/vmlinuz-}"; done
 grep -B1 '^Status: hold ' /var/lib/dpkg/status 2>/dev/null | sed -n 's|^Package: |held\t|p'
+[ -e TRIAL ] && put trial
 sed -n '/^NVRM/s|^|nvrm\t|p' /proc/driver/nvidia/version 2>/dev/null
 true
-""".replace("MOUNTS", shlex.join(MOUNTS))
+""".replace("MOUNTS", shlex.join(MOUNTS)).replace("TRIAL", TRIAL)
 
 
 class Hardware(FactBase[HardwareReport]):
@@ -289,6 +294,7 @@ class Hardware(FactBase[HardwareReport]):
             nvswitches=len(rows["nvswitch"]),
             kernels=tuple(row[0] for row in rows["installed"]),
             held=tuple(row[0] for row in rows["held"]),
+            kernel_on_trial=bool(rows["trial"]),
             nvidia=nvidia_module(_word(rows["nvrm"])),
         )
 

@@ -20,6 +20,7 @@ from pyinfra.api import FactBase, FunctionCommand, Host, State, StringCommand
 from pyinfra.api.exceptions import ConnectError
 from pyinfra.connectors.util import clear_askpass_cache
 
+from roles.common.apt import apt_script
 from roles.common.connection import send_at_once
 
 NOTES = "/var/lib/metal2model/reboot"
@@ -83,6 +84,8 @@ def content(role: str) -> str:
 def reboot(host: Host, timeout_seconds: int) -> Iterator[StringCommand | FunctionCommand]:
     """Yield what restarts a host and waits until it can be logged in to again, for at most that long."""
     before = host.get_fact(Boot).boot_id
+    # A package manager that is at work, perhaps unattended-upgrades, is let finish; what it left half is completed.
+    yield apt_script("m2m_run dpkg --configure -a")
     # Detached, so that the command ends before its connection does (pyinfra#1708).
     yield StringCommand("( sleep 1; systemctl reboot ) </dev/null >/dev/null 2>&1 &")
     yield FunctionCommand(_wait_for, (before, timeout_seconds), {})

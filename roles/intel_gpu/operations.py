@@ -11,6 +11,7 @@ from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
 from roles.common.apt import apt_script
+from roles.common.findings import Finding, notice
 from roles.common.operations import Commands, refuse
 from roles.common.reboot import NOTES, Boot, BootState, content, wish
 from roles.intel_gpu.facts import Keyring, KeyState, Runtime, RuntimeState
@@ -70,14 +71,21 @@ def proven(cards: Mapping[str, str], kernel_driver: str, vulkan: bool) -> Comman
         if state.is_executing:
             yield from refuse._inner(problems=problems)
         return
-    if found.guc and kernel_driver == "xe" and found.guc < GOOD_GUC:
-        has, good = ".".join(map(str, found.guc)), ".".join(map(str, GOOD_GUC))
-        host.log(f"intel_gpu: GuC firmware {has} runs; before {good} long computations can reset the card; "
-                 "have a newer linux-firmware installed when there is one")  # fmt: skip
+    if state.is_executing and kernel_driver == "xe":
+        for finding in old_firmware(found):
+            notice(host.name, finding)
     if found.noted:
         yield StringCommand(content(ROLE))
     else:
         host.noop(f"{len(found.devices)} devices found")
+
+
+def old_firmware(found: RuntimeState) -> list[Finding]:
+    """Return whether the GuC's firmware is one that is known to fail under load; nothing where the kernel is silent."""
+    if not found.guc or found.guc >= GOOD_GUC:
+        return []
+    words = {"found": ".".join(map(str, found.guc)), "required": ".".join(map(str, GOOD_GUC))}
+    return [Finding("intel_old_guc", "", words)]
 
 
 def problems_of(found: RuntimeState, cards: Mapping[str, str], kernel_driver: str, *, vulkan: bool) -> list[str]:

@@ -23,12 +23,16 @@ SOURCES: dict[tuple[str, str], tuple[Source, ...]] = {
 """Operating system -> where it can get the runtime from; the first is `auto`."""
 
 RUNTIME: dict[Source, tuple[str, ...]] = {
-    "ppa": ("libze-intel-gpu1", "libze1", "intel-opencl-icd", "intel-metrics-discovery", "clinfo", "xpu-smi"),
+    "ppa": ("libze-intel-gpu1", "libze1", "intel-opencl-icd>=24.48", "intel-metrics-discovery", "clinfo", "xpu-smi"),
     "intel": ("libze-intel-gpu1", "libze1", "intel-opencl-icd", "clinfo", "xpu-smi"),
     "archive": ("libze-intel-gpu1", "libze1", "intel-opencl-icd", "clinfo"),
     "vulkan": (),
 }
-"""Source -> packages of the runtime and of what proves it (dgpu-docs.intel.com, client; packages.debian.org)."""
+"""
+Source -> packages of the runtime and of what proves it (dgpu-docs.intel.com, client; packages.debian.org).
+
+24.48.31907.7 is the first with production support for Battlemage (its release notes); noble's archive has 23.43.
+"""
 
 VULKAN = ("mesa-vulkan-drivers", "vulkan-tools")
 

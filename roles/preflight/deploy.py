@@ -31,6 +31,6 @@ def deploy_preflight_report(findings: Sequence[Finding], lang: Language, json_to
 
 
 @deploy("Preflight")
-def deploy_warnings() -> None:
+def deploy_warnings(lang: Language) -> None:
     """List the warnings of all hosts, if there are any."""
-    warnings_shown(name="List the warnings", warnings=WARNINGS)
+    warnings_shown(name="List the warnings", warnings=WARNINGS, lang=lang)

@@ -192,6 +192,12 @@ MESSAGES: dict[str, Message] = {
         "{system} 没有支持 {card} 的计算运行时；只设置 Vulkan，可用于 llama.cpp（vulkan-x64）；如需 OpenCL、Level Zero、SYCL，"
         "请使用 Ubuntu 24.04",
     ),
+    "intel_old_guc": warning(
+        "GuC firmware {found} runs on Intel's card; required: {required} or later, before which long computations can "
+        "reset the card; install a newer linux-firmware when the distribution has one, and reboot",
+        "Intel 显卡运行的 GuC 固件是 {found}；要求：{required} 或更新，更早的版本在长时间计算时可能使显卡复位；"
+        "请在发行版提供更新的 linux-firmware 后安装并重启",
+    ),
     "fit_memory": warning(
         "needs {need} of memory ({arithmetic}), and the host has {have}; it will be slow or be killed; choose a "
         "smaller model or quantisation, a shorter context_length, or another host",

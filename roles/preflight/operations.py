@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import operation
 
-from roles.common.findings import Finding
+from roles.common.findings import NOTICED, Finding
 from roles.common.operations import Commands, refuse
 from roles.common.report import Report
 from roles.preflight.messages import Language, sentence, severity
@@ -55,14 +55,19 @@ def judged(report: Report, json_to: str | None, findings: Sequence[Finding], lan
 
 
 @operation()
-def warnings_shown(warnings: Report) -> Commands:
+def warnings_shown(warnings: Report, lang: Language) -> Commands:
     """
-    List the warnings of all hosts; nothing is printed when there are none.
+    List the warnings of all hosts, with what roles noticed since; nothing is printed when there are none.
 
     + warnings: the fleet's report of them
+    + lang: language of the sentences
     """
-    if warnings.has_rows:
-        warnings.print_once()
+    if state.is_executing:
+        while NOTICED:
+            name, findings = NOTICED.popitem()
+            warnings.enter(name, [*warnings.rows(name), *(_row(finding, lang) for finding in findings)])
+        if warnings.has_rows:
+            warnings.print_once()
     host.noop("warnings are listed")
     yield from ()
 

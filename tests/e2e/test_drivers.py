@@ -56,6 +56,12 @@ def smi(host: BedHost, fields: str) -> list[str]:
 
 def test_a_b580_gets_its_kernel_and_runtime_by_one_reboot(make_host: MakeHost, tmp_path: Path) -> None:
     host = make_host("metal", machine=Machine(devices=(IGPU, B580), kernels=(OLD,), secure_boot=True))
+    # What the archive of noble has for years, and what does not know the card.
+    old = "intel-opencl-icd", "23.43.27642.40-1ubuntu3"
+    host.ssh(
+        "mkdir -p old/DEBIAN && cat >old/DEBIAN/control && dpkg-deb --build old old.deb && dpkg -i old.deb",
+        input=f"Package: {old[0]}\nVersion: {old[1]}\nArchitecture: amd64\nMaintainer: bed\nDescription: old\n",
+    )
     boots = host.record.boots()
     # A user whose sudo wants a password: what pyinfra keeps of it on the host is gone with the boot.
     first = full(tmp_path, host, ["b580"], user="withpass").succeeded()
@@ -63,6 +69,8 @@ def test_a_b580_gets_its_kernel_and_runtime_by_one_reboot(make_host: MakeHost, t
     assert host.record.boots() == boots + 1
     assert host.ssh("readlink /sys/bus/pci/devices/0000:03:00.0/driver").stdout.rstrip().endswith("/xe")
     assert "B580" in host.ssh("clinfo -l").stdout
+    shown = host.ssh(f"dpkg-query -W -f '${{Version}}' {old[0]}").stdout
+    host.ssh(f"dpkg --compare-versions {shown} ge 24.48")
     assert "linux-image-generic-hwe-24.04" in host.ssh("apt-mark showhold").stdout.split()
     # The old kernel stays, and the new one is the default.
     assert host.ssh("ls /boot/vmlinuz-*").stdout.split() == [f"/boot/vmlinuz-{HWE}", f"/boot/vmlinuz-{OLD}"]
@@ -242,6 +250,18 @@ def test_a_trial_that_nobody_judged_is_judged_by_the_next_run(make_host: MakeHos
     later = full(tmp_path, host, ["b580"])
     assert later.code != 0 and f"{HWE} was tried and failed" in later.output
     assert host.ssh("cat /var/lib/metal2model/kernel/failed").stdout == f"{HWE}\n"
+
+
+def test_a_trial_ends_though_its_card_is_not_declared_any_more(make_host: MakeHost, tmp_path: Path) -> None:
+    host = make_host("metal", machine=Machine(devices=(B580,), kernels=(OLD,)))
+    assert full(tmp_path, host, ["b580"], reboot={"allowed": False}).code != 0
+    host.reboot()  # somebody's, into the kernel on trial
+    assert kernel_of(host) == HWE
+    full(tmp_path, host, ["cpu"]).succeeded()
+    assert host.ssh("ls /var/lib/metal2model/kernel").stdout == ""
+    assert f"gnulinux-{HWE}-advanced-" in host.ssh("grub-editenv list").stdout
+    host.reboot()
+    assert kernel_of(host) == HWE
 
 
 def test_kernels_that_are_not_held_come_by_upgrades_as_ever(make_host: MakeHost, tmp_path: Path) -> None:

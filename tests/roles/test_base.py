@@ -175,6 +175,27 @@ def commands(
 CURL = {"curl": "7.88"}
 
 
+@pytest.mark.parametrize(
+    ("version", "required", "is_older"),
+    [
+        ("23.43.27642.40-1ubuntu3", "24.48", True),
+        ("24.48.31907.7-1~24.04~ppa1", "24.48", False),
+        ("1:25.18.33578.6-0ubuntu1~24.04", "24.48", False),
+        ("24.48", "24.48.1", True),
+        ("unknown", "24.48", True),
+        ("9", "10", True),
+    ],
+)
+def test_a_version_that_would_not_do_is_told_from_one_that_does(version: str, required: str, is_older: bool) -> None:
+    assert apt.older(version, required) is is_older
+
+
+def test_a_package_that_is_too_old_is_installed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert commands(monkeypatch, apt, apt.packages, CURL, ["curl>=7.88"]) == []
+    (command,) = commands(monkeypatch, apt, apt.packages, CURL, ["curl>=8"])
+    assert command.endswith("m2m_install --no-install-recommends --no-remove -- curl")
+
+
 def test_installed_packages_need_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert commands(monkeypatch, apt, apt.packages, CURL, ["curl", "nosuch|curl", "curl=7.88"]) == []
 

@@ -17,7 +17,7 @@ from roles.common.lock import declared_cards
 from roles.common.options import OptionError
 from roles.intel_gpu.deploy import by_driver, key_of, sources_text
 from roles.intel_gpu.facts import READ, Keyring, KeyState, Runtime, RuntimeState
-from roles.intel_gpu.operations import GOOD_GUC, KEY, problems_of
+from roles.intel_gpu.operations import GOOD_GUC, KEY, old_firmware, problems_of
 from roles.intel_gpu.options import IntelGpuOptions, Source
 from roles.intel_gpu.plan import RUNTIME, SOURCES, findings, packages, source_of
 from tests.roles.test_hardware import GIB, dump
@@ -273,6 +273,7 @@ def test_the_version_of_the_guc_is_what_the_kernel_loaded(
     found = logged(*lines)
     assert found.guc == version
     assert (found.guc >= GOOD_GUC) is good
+    assert bool(old_firmware(found)) is (bool(version) and not good)
 
 
 def test_the_script_takes_the_kernels_words_on_firmware_and_no_others(tmp_path: Path) -> None:
