@@ -216,14 +216,14 @@ def ansible_for(program: Path, directory: Path, hosts: Sequence[BedHost]) -> Ans
     ours = {key: value for key, value in first.items() if key in Declaration.model_fields}
     declaration = Declaration.load(ours, where=hosts[0].name)
     assert declaration.llama_cpp
-    version, (url, _) = installation(declaration.llama_cpp, "amd64")
+    version, (url, _) = installation(declaration.llama_cpp, declaration.tags, "amd64")
     (endpoint,) = declaration.endpoints()
     repo = artefacts.GGUF_REPOSITORY
     variables = {
         "files_from": str(files),
         "pypi_index": mirror_named(INDEX).pypi,
         "packages": [name.partition("|")[0] for name in PACKAGES],
-        "llama_packages": needed_packages(declaration.llama_cpp),
+        "llama_packages": needed_packages(declaration.llama_cpp, declaration.tags),
         "model_path": declaration.models.model("tiny").path,
         "model_url": f"https://huggingface.co/{repo}/resolve/{commit_of(repo)}/{MODEL_FILE}",
         "model_sha256": hashlib.sha256(artefacts.tiny_gguf().read_bytes()).hexdigest(),

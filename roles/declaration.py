@@ -32,6 +32,9 @@ from roles.models.options import ModelsOptions
 from roles.nvidia_gpu.options import NvidiaGpuOptions
 from roles.nvidia_gpu.plan import findings as nvidia_gpu_findings
 from roles.preflight.findings import findings as preflight_findings
+from roles.ray.options import RayOptions
+from roles.ray.verify import UNITS as RAY_UNITS
+from roles.ray.verify import endpoints as ray_endpoints
 from roles.reboot.options import RebootOptions
 from roles.tuning.options import TuningOptions
 
@@ -90,8 +93,18 @@ class Declaration(Options):
         return self
 
     @model_validator(mode="after")
+    def _options_go_with_the_tags(self) -> Self:
+        for role, engine in self.engines.items():
+            try:
+                engine.check_tags(self.tags)
+            except OptionProblem as problem:
+                raise OptionProblem(f"{role}/{problem.option}", str(problem)) from None
+        return self
+
+    @model_validator(mode="after")
     def _ports_are_free(self) -> Self:
-        listeners = [(f"{role}/{path}", port) for role, one in self.engines.items() for path, port in one.listeners()]
+        roles: dict[str, EngineOptions | RayOptions] = {**({"ray": self.ray} if self.ray else {}), **self.engines}
+        listeners = [(f"{role}/{path}", port) for role, one in roles.items() for path, port in one.listeners()]
         for option, other in port_collisions(listeners):
             port = dict(listeners)[option]
             raise OptionProblem(option, f"port {port} is {other}'s already; give each server its own")
@@ -129,7 +142,7 @@ class Declaration(Options):
 
     def endpoints(self) -> list[Endpoint]:
         """Return every server that must answer on this host."""
-        return llama_cpp_endpoints(self.llama_cpp) if self.llama_cpp else []
+        return llama_cpp_endpoints(self.llama_cpp, self.tags) if self.llama_cpp else []
 
 
 def declaration_of(host: Host) -> Declaration:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -109,6 +109,9 @@ class EngineOptions(Options):
     def listeners(self) -> list[tuple[str, int]]:
         """Return the TCP ports that this takes on the host, each with the path of its option below the role."""
         return [(f"instances/{name}/port", one.port) for name, one in self.present.items() if one.port]
+
+    def check_tags(self, tags: Sequence[str]) -> None:
+        """Raise `OptionProblem` where the options do not go with the host's tags."""
 
     @property
     def present(self) -> dict[str, InstanceOptions]:

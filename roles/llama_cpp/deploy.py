@@ -11,11 +11,13 @@ from pyinfra.api import deploy
 from roles.common.apt import packages
 from roles.common.engine import key_files
 from roles.common.hardware import HardwareReport
+from roles.common.lock import declared_cards
 from roles.common.model import Model
 from roles.common.numa import numa_policy
 from roles.common.operations import TextFile, Unit, file_set, keys, program, units
-from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, releases
-from roles.llama_cpp.units import ROOT, reads, render, unit_file, unit_name
+from roles.llama_cpp.operations import fastest
+from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, Variant
+from roles.llama_cpp.units import ROOT, USER, reads, render, unit_file, unit_name
 
 SCRIPTS = Path(__file__).parent / "files"
 BACKEND_OPTIONS = {
@@ -34,25 +36,35 @@ def deploy_llama_cpp(
     """Install llama-server and run the declared instances."""
     present = {name: instance for name, instance in options.instances.items() if instance.present}
     gone = [name for name, instance in options.instances.items() if not instance.present]
-    if wanted := needed_packages(options):
+    if wanted := needed_packages(options, tags):
         packages(name="Install what llama-server needs", names=wanted)
-    if options.source in ("release", "build"):
-        version, arguments = installation(options, report.architecture)
-        script = (SCRIPTS / f"{options.source}.sh").read_text()
+    script = (SCRIPTS / f"{options.source}.sh").read_text() if options.source in ("release", "build") else ""
+    if options.variant == "fastest":
+        first = models[next(iter(present.values())).model]
+        candidates = dict(archives(options, variant) for variant in options.variants(tags))
+        cards = [card.controller.pci_id for card in declared_cards(tags, report)]
+        fastest(
+            name="Have the fastest llama-server", root=ROOT, candidates=candidates, script=script, model=first.path,
+            threads=report.cpu.cores or 1, user=USER, cards=cards,
+        )  # fmt: skip
+    elif script:
+        version, arguments = installation(options, tags, report.architecture)
         program(name=f"Install llama-server {version}", root=ROOT, version=version, script=script, arguments=arguments)
     keys(name="Have the API keys", paths=key_files("llama_cpp", options.instances))
     if gone:
         units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
+    uses_gpu = options.uses_gpu(tags)
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
     for name, instance in present.items():
-        policy = numa_policy(report, instance.numa, tags=tags, uses_gpu=options.uses_gpu)
-        files[unit_file(name)] = TextFile(render(name, instance, options, models[instance.model], policy))
+        policy = numa_policy(report, instance.numa, tags=tags, uses_gpu=uses_gpu)
+        text = render(name, instance, options, models[instance.model], policy, uses_gpu=uses_gpu)
+        files[unit_file(name)] = TextFile(text)
     file_set(name="Write the units", files=files)
     wanted_units = [Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()]
     units(name="Run the instances", units=wanted_units)
 
 
-def needed_packages(options: LlamaCppOptions) -> list[str]:
+def needed_packages(options: LlamaCppOptions, tags: Sequence[str]) -> list[str]:
     """Return the Debian packages that the chosen llama-server needs."""
     if options.source == "existing":
         return []
@@ -62,18 +74,24 @@ def needed_packages(options: LlamaCppOptions) -> list[str]:
         vulkan = ["libvulkan-dev", "glslc"] if options.build_backend == "vulkan" else []
         return ["curl", "build-essential", "cmake", "ninja-build", "libssl-dev", *vulkan]
     # Mesa's driver is what Intel's cards have; NVIDIA's brings its own.
-    vulkan = ["libvulkan1", "mesa-vulkan-drivers"] if options.variant and options.variant.startswith("vulkan") else []
+    vulkan = ["libvulkan1", "mesa-vulkan-drivers"] if "vulkan-x64" in options.variants(tags) else []
     return ["curl", "libgomp1", *vulkan]
 
 
-def installation(options: LlamaCppOptions, architecture: str) -> tuple[str, list[str]]:
+def installation(options: LlamaCppOptions, tags: Sequence[str], architecture: str) -> tuple[str, list[str]]:
     """Return the name of the installed version, and the arguments of the script that installs it."""
     if options.source == "build":
         url = f"{options.download_url}/archive/refs/tags/{options.version}.tar.gz"
         cmake = [*BACKEND_OPTIONS[options.build_backend], *options.build_options]
         return _named(f"{options.version}-build-{options.build_backend}", [url, str(options.sha256), *cmake])
-    variant = options.variant or RELEASE_VARIANTS.get(architecture, architecture)
-    pins = dict(releases().get(options.version, {}).get(variant, {}))
+    # An architecture without a release is refused by preflight.
+    usual = options.variants(tags) or [RELEASE_VARIANTS.get(architecture, "x64")]
+    return archives(options, usual[0])
+
+
+def archives(options: LlamaCppOptions, variant: Variant) -> tuple[str, list[str]]:
+    """Return the name of a release's variant, and the arguments of the script that installs it."""
+    pins = options.pins(variant)
     archive = f"llama-{options.version}-bin-ubuntu-{variant}.tar.gz"
     if options.sha256:
         pins[archive] = options.sha256

@@ -14,7 +14,7 @@ from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
 from roles.common.fit import USABLE, Demand, gib, kv_cache_bytes, total
 from roles.common.hardware import HardwareReport
-from roles.common.lock import declared_cards
+from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.numa import NumaChoice, numa_findings
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Sha256, did_you_mean
@@ -25,8 +25,19 @@ Variant = Literal[
     "x64", "arm64", "vulkan-x64", "cuda-12.8-x64", "cuda-13.4-x64", "rocm-10.0-x64", "sycl-fp16-x64", "sycl-fp32-x64"
 ]
 
-RELEASE_VARIANTS = {"amd64": "x64", "arm64": "arm64"}
+RELEASE_VARIANTS: dict[str, Variant] = {"amd64": "x64", "arm64": "arm64"}
 """Debian architecture -> upstream's CPU build for it."""
+
+BY_VENDOR: dict[str, tuple[Variant, ...]] = {
+    "nvidia": ("cuda-12.8-x64", "vulkan-x64"),
+    "intel": ("vulkan-x64", "sycl-fp16-x64", "sycl-fp32-x64"),
+}
+"""
+Maker of the cards -> the builds that use them, the usual first.
+
+CUDA 12.8 still knows Volta and Pascal, which 13 does not. On Arc now Vulkan, now SYCL is ahead, by card and
+quantisation (ggml-org/llama.cpp#26010, ollama/ollama#13153).
+"""
 
 RESERVED_ARGUMENTS = {
     "-m": "model", "--model": "model", "--host": "host", "--port": "port", "--alias": "alias", "-a": "alias",
@@ -127,8 +138,19 @@ class LlamaCppOptions(EngineOptions):
     version: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")] = "b11146"
     """Upstream tag, for `release` and `build`. Digests of the default are pinned; another one needs `sha256`."""
 
-    variant: Variant | None = None
-    """Which release archive. None: the CPU build for the host's architecture."""
+    variant: Variant | Literal["fastest"] | None = None
+    """
+    Which release archive. None: by the host's tags, CUDA for NVIDIA's cards, else Vulkan for Intel's, else the CPU
+    build. `fastest`: all `candidates` are installed and measured once with llama-bench and the model of the first
+    instance; the one that generates fastest serves. The result stays in `/var/lib/metal2model/llama_cpp/fastest.json`
+    and holds until version, candidates, model or cards change.
+    """
+
+    candidates: list[Variant] = []
+    """What `fastest` compares. Empty: the builds for the host's cards whose digests are known, and the CPU build."""
+
+    digests: dict[str, Sha256] = {}
+    """Digests of further release archives, by file name: those that `fastest` is to compare and are not pinned here."""
 
     sha256: Sha256 | None = None
     """Digest of the release archive, or of the source archive for `build`."""
@@ -169,10 +191,25 @@ class LlamaCppOptions(EngineOptions):
             )
         if self.source == "release" and self.sha256 is None:
             self._check_pinned()
+        if self.candidates and self.variant != "fastest":
+            raise OptionProblem("candidates", f"goes with variant: 'fastest', and that is {self.variant!r}")
+        if self.variant == "fastest" and self.source != "release":
+            raise OptionProblem("variant", f"'fastest' compares release archives, and source is {self.source!r}")
+        if self.variant == "fastest" and not self.present:
+            raise OptionProblem("variant", "'fastest' measures with the model of an instance; declare one")
         return self
 
     def _check_pinned(self) -> None:
         pins = releases().get(self.version)
+        for variant in self.candidates:
+            if missing := [asset for asset in self._assets(variant) if asset not in self.pins(variant)]:
+                raise OptionProblem(
+                    "digests",
+                    f"of {', '.join(missing)} required for the candidate {variant!r}; take it from "
+                    f"{self.download_url}/releases/tag/{self.version}",
+                )
+        if self.variant == "fastest":
+            return
         if pins is None:
             raise OptionProblem(
                 "sha256",
@@ -195,16 +232,57 @@ class LlamaCppOptions(EngineOptions):
             if instance.present
             for finding in numa_findings(report, instance.numa, f"llama_cpp/instances/{name}/numa")
         ]
-        if self.source == "release" and self.variant is None and report.architecture not in RELEASE_VARIANTS:
+        if self.source == "release" and not self.variants(tags) and report.architecture not in RELEASE_VARIANTS:
             words: dict[str, Word] = {"found": report.architecture or None, "required": list(RELEASE_VARIANTS)}
             found.append(Finding("no_release", "llama_cpp/source", words))
         return found + self._fit(report, tags, models)
 
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether llama-server may use a card; a program of unknown make may."""
+    def check_tags(self, tags: Sequence[str]) -> None:
+        """Raise `OptionProblem` where the tags choose a build whose digests nobody gave."""
+        if self.variant is None and (chosen := self.variants(tags)):
+            given = {0: self.sha256, 1: self.cudart_sha256}
+            for place, asset in enumerate(self._assets(chosen[0])):
+                if asset not in self.pins(chosen[0]) and not given[place]:
+                    raise OptionProblem(
+                        ("sha256", "cudart_sha256")[place],
+                        f"required for {asset}, which the tags {', '.join(tags)} choose; take it from "
+                        f"{self.download_url}/releases/tag/{self.version}, or write variant: 'x64' for the CPU build",
+                    )
+
+    def variants(self, tags: Sequence[str]) -> list[Variant]:
+        """Return the release archives to install; [] for the CPU build of whatever architecture the host has."""
+        if self.source != "release":
+            return []
+        if self.variant is not None and self.variant != "fastest":
+            return [self.variant]
+        vendors = vendors_of(tags)
+        known = [
+            variant
+            for vendor in BY_VENDOR
+            if vendor in vendors
+            for variant in BY_VENDOR[vendor]
+            if self.variant is None or not self._unknown(variant)
+        ]
+        if self.variant == "fastest":
+            return self.candidates or [*dict.fromkeys(known), "x64"]
+        return known[:1]
+
+    def pins(self, variant: Variant) -> dict[str, Sha256]:
+        """Return the archives of a variant with their digests: pinned here, or given."""
+        known = {**releases().get(self.version, {}).get(variant, {}), **self.digests}
+        return {asset: known[asset] for asset in self._assets(variant) if asset in known}
+
+    def _assets(self, variant: Variant) -> list[str]:
+        archive = f"llama-{self.version}-bin-ubuntu-{variant}.tar.gz"
+        return [archive, f"cudart-{archive}"] if variant.startswith("cuda") else [archive]
+
+    def _unknown(self, variant: Variant) -> bool:
+        return len(self.pins(variant)) < len(self._assets(variant))
+
+    def uses_gpu(self, tags: Sequence[str]) -> bool:
+        """Whether llama-server may use a card; a program of unknown make may, where there is one."""
         if self.source == "release":
-            return self.variant not in (None, "x64", "arm64")
+            return any(variant not in ("x64", "arm64") for variant in self.variants(tags))
         return self.source != "build" or self.build_backend != "cpu"
 
     def _fit(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
@@ -225,7 +303,7 @@ class LlamaCppOptions(EngineOptions):
         ]
         sizes = [card.card.vram_mib for card in declared_cards(tags, report)]
         words: dict[str, Word] = {"need": gib(total(demands)), "arithmetic": "; ".join(map(str, demands))}
-        if self.uses_gpu and sizes:
+        if self.uses_gpu(tags) and sizes:
             have = sum(size or 0 for size in sizes) << 20
             if None not in sizes and total(demands) > have * USABLE:
                 return [Finding("fit_vram", "llama_cpp/instances", {**words, "have": gib(have)})]

@@ -72,7 +72,13 @@ def command(
 
 
 def render(
-    name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model, policy: NumaPolicy
+    name: str,
+    instance: LlamaCppInstanceOptions,
+    options: LlamaCppOptions,
+    model: Model,
+    policy: NumaPolicy,
+    *,
+    uses_gpu: bool,
 ) -> str:
     """Return the text of an instance's unit."""
     return TEMPLATES.get_template("llama-server.service.j2").render(
@@ -80,7 +86,7 @@ def render(
         instance=instance,
         command=command(name, instance, options, model, policy),
         user=USER,
-        uses_gpu=options.uses_gpu,
+        uses_gpu=uses_gpu,
         key_file=key_file("llama_cpp", name),
         environment=instance.environment_words,
         numa_settings=policy.directives,

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +47,7 @@ def test_a_build_on_the_host(make_host: MakeHost, tmp_path: Path) -> None:
     version = artefacts.release().tag
     options = [f"-D{name}={value}" for name, value in hub_release.SETTINGS.items()]
     fleet = from_source(host, source="build", version=version, sha256=digest, build_options=options)
-    installed = f"{installation(LlamaCppOptions(**fleet[host.name]['llama_cpp']), 'amd64')[0]}"
+    installed = f"{installation(LlamaCppOptions(**fleet[host.name]['llama_cpp']), ['cpu'], 'amd64')[0]}"
     assert installed.startswith(f"{version}-build-cpu-")
     runs_and_stays(tmp_path, host, fleet, f"/opt/metal2model/llama.cpp/{installed}/llama-server")
     assert host.ssh("ls /opt/metal2model/llama.cpp").stdout.split() == [installed, "current"]
@@ -58,3 +61,49 @@ def test_an_archive_that_was_tampered_with_never_runs(make_host: MakeHost, tmp_p
     assert f"has sha256 {artefacts.release().sha256}, required is {'0' * 64}" in result.output
     assert host.ssh("find /opt/metal2model/llama.cpp -type f").stdout == ""
     assert "llama-server" not in host.ssh("systemctl list-units --all --no-legend").stdout
+
+
+BENCH = """#!/bin/sh
+# Stands in for llama-bench of a build whose card is {speed} tokens/s fast.
+[ {speed} != 0 ] || {{ echo "no usable device" >&2; exit 1; }}
+printf '[{{"n_gen": 0, "n_prompt": 256, "avg_ts": {speed}, "backends": "SYCL", "gpu_info": "stand-in"}},'
+printf '{{"n_gen": 64, "n_prompt": 0, "avg_ts": {speed}, "backends": "SYCL", "gpu_info": "stand-in"}}]'
+"""
+
+
+def variant(name: str, speed: int) -> tuple[str, str]:
+    """Publish the bed's release as another variant, with a llama-bench that says how fast it is; file name, digest."""
+    real = artefacts.release()
+    path = real.path.with_name(real.path.name.replace("-x64.", f"-{name}."))
+    with tarfile.open(real.path) as archive, tarfile.open(path, "w:gz", compresslevel=1) as changed:
+        for member in archive:
+            content = archive.extractfile(member) if member.isfile() else None
+            if member.name.endswith("/llama-bench"):
+                text = BENCH.format(speed=speed).encode()
+                member.size, content = len(text), io.BytesIO(text)
+            changed.addfile(member, content)
+    return path.name, hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_build_that_answers_fastest_serves(make_host: MakeHost, tmp_path: Path) -> None:
+    """The CPU build is measured for real; beside it one that is faster than any, and one that finds no device."""
+    host = make_host("noble")
+    real = artefacts.release()
+    digests = dict([variant("sycl-fp16-x64", 10**6), variant("sycl-fp32-x64", 0), (real.asset, real.sha256)])
+    choice = {"version": real.tag, "variant": "fastest", "digests": digests}
+    three = from_source(host, **choice, candidates=["x64", "sycl-fp16-x64", "sycl-fp32-x64"])
+    run(tmp_path, three).succeeded()
+    assert ask(host, 8000, key=key_of(host, "one"))[0] == 200
+    program = "readlink -f /proc/$(pidof llama-server)/exe"
+    assert f"/{real.tag}-sycl-fp16-x64-" in host.ssh(program).stdout
+    kept = json.loads(host.ssh("cat /var/lib/metal2model/llama_cpp/fastest.json").stdout)
+    measured = {result["name"].rpartition("-")[0]: result for result in kept["results"]}
+    assert measured[f"{real.tag}-x64"]["answer_tokens_per_second"] > 0
+    assert measured[f"{real.tag}-x64"]["backends"] == "CPU"
+    assert measured[f"{real.tag}-sycl-fp32-x64"]["problem"] == "no usable device"
+    assert run(tmp_path, three).succeeded().changed(host.name) == []
+
+    two = from_source(host, **choice, candidates=["x64", "sycl-fp32-x64"])
+    run(tmp_path, two).succeeded()
+    assert f"/{real.tag}-x64-" in host.ssh(program).stdout, "measured again, and restarted"
+    assert run(tmp_path, two).succeeded().changed(host.name) == []

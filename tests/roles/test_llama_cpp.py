@@ -10,7 +10,7 @@ import pytest
 from roles.common.hardware import Cpu, HardwareReport, NumaNode
 from roles.common.model import Model
 from roles.common.numa import NumaPolicy, numa_policy
-from roles.common.options import OptionError
+from roles.common.options import OptionError, OptionProblem
 from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.units import reads, render
@@ -41,8 +41,8 @@ def unit(
     declared: LlamaCppOptions, report: HardwareReport = ONE_NODE, tags: Sequence[str] = ("cpu",)
 ) -> dict[str, list[str]]:
     """The [Service] section: directive -> its values."""
-    policy = numa_policy(report, declared.instances["r1"].numa, tags=tags, uses_gpu=declared.uses_gpu)
-    text = render("r1", declared.instances["r1"], declared, MODEL, policy)
+    policy = numa_policy(report, declared.instances["r1"].numa, tags=tags, uses_gpu=declared.uses_gpu(tags))
+    text = render("r1", declared.instances["r1"], declared, MODEL, policy, uses_gpu=declared.uses_gpu(tags))
     found: dict[str, list[str]] = {}
     for line in text.split("[Service]")[1].split("[Install]")[0].splitlines():
         if "=" in line:
@@ -149,13 +149,13 @@ def test_the_unit_restarts_when_its_file_program_model_or_key_changes() -> None:
 
 
 def test_the_unit_says_who_wrote_it_and_where_to_change_it() -> None:
-    text = render("r1", instance().instances["r1"], instance(), MODEL, NumaPolicy())
+    text = render("r1", instance().instances["r1"], instance(), MODEL, NumaPolicy(), uses_gpu=False)
     assert "metal2model" in text.splitlines()[0] and "llama_cpp/instances/r1" in text.splitlines()[0]
     configparser.ConfigParser(strict=False, interpolation=None, delimiters="=").read_string(text)
 
 
 def test_the_default_release_is_pinned() -> None:
-    version, arguments = installation(options(), "amd64")
+    version, arguments = installation(options(), ["cpu"], "amd64")
     assert version.startswith("b11146-x64-")
     url, digest = arguments
     assert url == ("https://github.com/ggml-org/llama.cpp/releases/download/b11146/llama-b11146-bin-ubuntu-x64.tar.gz")
@@ -163,11 +163,11 @@ def test_the_default_release_is_pinned() -> None:
 
 
 def test_arm64_gets_its_own_archive() -> None:
-    assert installation(options(), "arm64")[0].startswith("b11146-arm64-")
+    assert installation(options(), ["cpu"], "arm64")[0].startswith("b11146-arm64-")
 
 
 def test_cuda_brings_its_runtime_library() -> None:
-    _, arguments = installation(options(variant="cuda-12.8-x64"), "amd64")
+    _, arguments = installation(options(variant="cuda-12.8-x64"), ["cpu"], "amd64")
     assert [url.rsplit("/", 1)[1] for url in arguments[::2]] == [
         "llama-b11146-bin-ubuntu-cuda-12.8-x64.tar.gz",
         "cudart-llama-b11146-bin-ubuntu-cuda-12.8-x64.tar.gz",
@@ -178,7 +178,7 @@ def test_another_version_needs_its_digest() -> None:
     assert wrong(version="b11147").startswith(
         "h: llama_cpp/sha256: required for version 'b11147', whose digest is not pinned here (did you mean 'b11146'?)"
     )
-    assert installation(options(version="b11147", sha256=SHA256), "amd64")[1][1] == SHA256
+    assert installation(options(version="b11147", sha256=SHA256), ["cpu"], "amd64")[1][1] == SHA256
 
 
 def test_a_variant_without_a_pinned_digest_is_refused() -> None:
@@ -187,13 +187,13 @@ def test_a_variant_without_a_pinned_digest_is_refused() -> None:
 
 def test_another_digest_or_build_option_is_another_directory() -> None:
     """Else what was installed under the old one would pass for the new."""
-    names = {installation(options(version="b2", sha256=digit * 64), "amd64")[0] for digit in "01"} | {
-        installation(options(source="build", sha256=SHA256, build_options=given), "amd64")[0]
+    names = {installation(options(version="b2", sha256=digit * 64), ["cpu"], "amd64")[0] for digit in "01"} | {
+        installation(options(source="build", sha256=SHA256, build_options=given), ["cpu"], "amd64")[0]
         for given in ([], ["-DX=1"])
     }
     assert len(names) == 4
     proxied = options(download_url="https://proxy.example.org/ggml-org/llama.cpp")
-    assert installation(proxied, "amd64")[0] == installation(options(), "amd64")[0]
+    assert installation(proxied, ["cpu"], "amd64")[0] == installation(options(), ["cpu"], "amd64")[0]
 
 
 def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
@@ -205,15 +205,15 @@ def test_an_architecture_without_a_release_is_refused_on_the_host() -> None:
 def test_a_build_needs_the_digest_of_its_source_and_a_compiler() -> None:
     assert "llama_cpp/sha256: required with source: 'build'" in wrong(source="build")
     declared = options(source="build", sha256=SHA256, build_backend="vulkan", build_options=["-DX=1"])
-    assert {"cmake", "build-essential", "glslc"} <= set(needed_packages(declared))
-    assert installation(declared, "amd64")[1][1:] == [SHA256, "-DGGML_VULKAN=ON", "-DX=1"]
+    assert {"cmake", "build-essential", "glslc"} <= set(needed_packages(declared, ["cpu"]))
+    assert installation(declared, ["cpu"], "amd64")[1][1:] == [SHA256, "-DGGML_VULKAN=ON", "-DX=1"]
 
 
 def test_an_existing_program_needs_its_path_and_nothing_else() -> None:
     assert "llama_cpp/binary: required with source: 'existing'" in wrong(source="existing")
     assert "llama_cpp/binary: units cannot see /home" in wrong(source="existing", binary="/home/u/llama-server")
     declared = options(source="existing", binary="/usr/local/bin/llama-server")
-    assert needed_packages(declared) == []
+    assert needed_packages(declared, ["cpu"]) == []
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,74 @@ def test_a_name_that_is_no_safe_path_is_refused(name: str) -> None:
 
 
 def test_verify_asks_where_the_server_listens() -> None:
-    (endpoint,) = endpoints(instance(host="0.0.0.0", alias="r1-7b"))
+    (endpoint,) = endpoints(instance(host="0.0.0.0", alias="r1-7b"), ["cpu"])
     assert (endpoint.url, endpoint.model, endpoint.unit) == (
         "http://127.0.0.1:8000", "r1-7b", "llama-server@r1.service")  # fmt: skip
-    assert endpoints(instance(present=False)) == []
+    assert endpoints(instance(present=False), ["cpu"]) == []
+
+
+# --- Builds by tag ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("tags", "variant"),
+    [
+        (["cpu"], "x64"),
+        (["rtx4090"], "cuda-12.8-x64"),
+        (["v100", "numa"], "cuda-12.8-x64"),
+        (["b580"], "vulkan-x64"),
+        (["b580", "rtx4090"], "cuda-12.8-x64"),
+    ],
+)
+def test_the_tags_choose_the_build(tags: list[str], variant: str) -> None:
+    version, arguments = installation(options(), tags, "amd64")
+    assert version.startswith(f"b11146-{variant}-")
+    assert f"/llama-b11146-bin-ubuntu-{variant}.tar.gz" in arguments[0]
+    assert len(arguments) == (4 if variant.startswith("cuda") else 2), "CUDA's runtime comes in an archive of its own"
+
+
+def test_a_build_that_the_tags_choose_needs_all_its_digests() -> None:
+    with pytest.raises(OptionProblem) as caught:
+        options(version="b2", sha256=SHA256).check_tags(["rtx4090"])
+    assert caught.value.option == "cudart_sha256"
+    assert "cudart-llama-b2-bin-ubuntu-cuda-12.8-x64.tar.gz, which the tags rtx4090 choose" in str(caught.value)
+    options(version="b2", sha256=SHA256).check_tags(["b580"])
+    options(version="b2", sha256=SHA256, cudart_sha256=SHA256).check_tags(["rtx4090"])
+
+
+@pytest.mark.parametrize(
+    ("given", "tags", "proof"),
+    [
+        ({}, ["cpu"], ""),
+        ({}, ["rtx4090"], "gpu_memory"),
+        ({"variant": "x64"}, ["rtx4090"], ""),
+        ({"source": "existing", "binary": "/opt/x/llama-server"}, ["b580"], "gpu_memory"),
+    ],
+)
+def test_verify_looks_for_the_card_where_it_must_compute(given: dict[str, Any], tags: list[str], proof: str) -> None:
+    declared = options(**given, instances={"r1": {"model": "tiny", "port": 8000}})
+    assert endpoints(declared, tags)[0].device_proof == proof
+    none = options(**given, instances={"r1": {"model": "tiny", "port": 8000, "gpu_layers": 0}})
+    assert endpoints(none, tags)[0].device_proof == ""
+
+
+def test_the_fastest_is_looked_for_among_what_the_host_can_run() -> None:
+    one = {"r1": {"model": "tiny", "port": 8000}}
+    assert options(variant="fastest", instances=one).variants(["b580"]) == ["vulkan-x64", "x64"]
+    assert options(variant="fastest", instances=one).variants(["rtx4090"]) == ["cuda-12.8-x64", "vulkan-x64", "x64"]
+    sycl = {"llama-b11146-bin-ubuntu-sycl-fp16-x64.tar.gz": SHA256}
+    assert options(variant="fastest", instances=one, digests=sycl).variants(["b580"]) == [
+        "vulkan-x64", "sycl-fp16-x64", "x64"]  # fmt: skip
+    assert "digests: of llama-b11146-bin-ubuntu-sycl-fp16-x64.tar.gz required" in wrong(
+        variant="fastest", candidates=["sycl-fp16-x64"], instances=one
+    )
+    assert "'fastest' measures with the model of an instance" in wrong(variant="fastest")
+    assert "'fastest' compares release archives" in wrong(
+        variant="fastest", source="existing", binary="/opt/x/s", instances=one
+    )
+
+
+def test_a_context_is_each_requests_own() -> None:
+    """One vocabulary: vLLM and Ollama count it for one request, llama-server for all of its slots."""
+    (line,) = unit(instance(context_length=2048, parallel=4))["ExecStart"]
+    assert "--ctx-size 8192 --parallel 4" in line

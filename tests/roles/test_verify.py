@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def server(answers: Answers) -> Iterator[str]:
 def endpoint(url: str, **given: Any) -> dict[str, Any]:
     return {
         "name": "llama_cpp/instances/r1", "unit": UNIT, "url": url, "model": "tiny", "health_path": "/health",
-        "device_proof": "",
+        "health_command": [], "device_proof": "",
         "api_key_file": None, "prompt": "hi", "max_tokens": 8, "min_tokens_per_second": 0, "ready_timeout_seconds": 1,
         **given,
     }  # fmt: skip
@@ -176,3 +177,60 @@ def test_a_unit_that_is_not_there_is_told_with_the_remedy(units: dict[str, str])
 
 def test_a_host_without_python_has_no_checks() -> None:
     assert EndpointChecks().process(["{}"]) == Serving()
+
+
+# --- Which device computes -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unit_with_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A directory of programs before all others; the unit has the process of this test."""
+    monkeypatch.setattr(program, "processes_of", lambda group: [str(os.getpid())])
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def lists(directory: Path, *pids: int) -> None:
+    """Have an nvidia-smi there that lists these compute processes."""
+    (directory / "nvidia-smi").write_text("#!/bin/sh\n" + "".join(f"echo {pid}\n" for pid in pids))
+    (directory / "nvidia-smi").chmod(0o755)
+
+
+def test_a_unit_that_computes_on_nvidias_card_is_believed(unit_with_processes: Path) -> None:
+    lists(unit_with_processes, 1, os.getpid())
+    assert problems({}, device_proof="gpu_memory") == []
+
+
+def test_a_unit_that_computes_on_the_processors_is_found_out(unit_with_processes: Path) -> None:
+    lists(unit_with_processes, 1)
+    (problem,) = problems({}, device_proof="gpu_memory")
+    assert problem.startswith("none of the unit's 1 processes holds GPU memory; required is that the GPU computes")
+
+
+@pytest.mark.parametrize(
+    ("fdinfo", "held"),
+    [
+        ("drm-driver:\txe\ndrm-total-system:\t4 KiB\ndrm-total-vram0:\t6881280 KiB\n", True),
+        ("drm-driver:\ti915\ndrm-total-local0:\t512 MiB\n", True),
+        ("drm-driver:\txe\ndrm-total-vram0:\t0\ndrm-total-gtt:\t4096 KiB\n", False),
+        ("pos:\t0\nflags:\t02\n", False),
+    ],
+)
+def test_the_kernel_says_how_much_of_intels_memory_a_process_holds(fdinfo: str, held: bool) -> None:
+    """The keys are those of docs.kernel.org/gpu/drm-usage-stats.html."""
+    assert bool(sum(map(int, program.DRM_MEMORY.findall(fdinfo)))) is held
+
+
+@pytest.mark.parametrize(
+    ("loaded", "said"),
+    [
+        ([{"name": "tiny", "size": 100 << 20, "size_vram": 100 << 20}], ""),
+        ([{"name": "tiny:latest", "size": 100 << 20, "size_vram": 100 << 20}], ""),
+        ([{"name": "tiny", "size": 100 << 20, "size_vram": 40 << 20}], "40 of 100 MiB are in GPU memory"),
+        ([{"name": "tiny", "size": 100 << 20}], "0 of 100 MiB are in GPU memory"),
+        ([], "/api/ps does not list 'tiny' after it answered"),
+    ],
+)
+def test_ollamas_fallback_to_the_processors_is_found_out(loaded: list[dict[str, Any]], said: str) -> None:
+    found = problems({"/api/ps": (200, {"models": loaded})}, device_proof="ollama_ps")
+    assert said in "".join(found) and bool(found) is bool(said)

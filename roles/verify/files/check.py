@@ -9,6 +9,7 @@ from __future__ import annotations
 # Nothing heavy is imported: a host at rest spends most of its time here on starting Python.
 import http.client
 import json
+import os
 import re
 import subprocess
 import sys
@@ -63,6 +64,19 @@ def call(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None
     return json.loads(fetch(endpoint, path, body, timeout))
 
 
+def ask_for_health(endpoint: dict[str, Any]) -> None:
+    """Return when it is healthy; raises what `fetch` does."""
+    if not endpoint["health_command"]:
+        fetch(endpoint, endpoint["health_path"])
+        return
+    try:
+        done = subprocess.run(endpoint["health_command"], capture_output=True, text=True, timeout=60, check=False)
+    except subprocess.TimeoutExpired:
+        raise Refused("its health could not be told within 60 s") from None
+    if done.returncode:
+        raise Refused(" | ".join((done.stderr.strip() or f"exit status {done.returncode}").splitlines()[-3:]))
+
+
 def wait_until_healthy(endpoint: dict[str, Any]) -> str:
     """Return "" once it is healthy, else what stood in the way; gives up at once when the unit is down."""
     deadline = time.monotonic() + endpoint["ready_timeout_seconds"]
@@ -70,7 +84,7 @@ def wait_until_healthy(endpoint: dict[str, Any]) -> str:
     restarts = None
     while time.monotonic() < deadline:
         try:
-            fetch(endpoint, endpoint["health_path"])
+            ask_for_health(endpoint)
             return ""
         except Refused as error:
             problem = str(error)
@@ -108,8 +122,10 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
     if problem := wait_until_healthy(endpoint):
         result["health"] = "failed"
         log = last_log_lines(endpoint["unit"])
-        asked = endpoint["url"] + endpoint["health_path"]
-        problems.append(f"{problem}; required is 200 from {asked}; its last words: {log or 'none'}; "
+        required = f"200 from {endpoint['url']}{endpoint['health_path']}"
+        if endpoint["health_command"]:
+            required = f"that {endpoint['url']} is whole"
+        problems.append(f"{problem}; required is {required}; its last words: {log or 'none'}; "
                         f"read journalctl -u {endpoint['unit']}")  # fmt: skip
         return result
     result["health"] = "ok"
@@ -183,21 +199,52 @@ def ollama_ps(endpoint: dict[str, Any]) -> str:
     return f"the model runs on the processors: {on_gpu >> 20} of {size >> 20} MiB are in GPU memory"
 
 
-def llama_cpp_log(endpoint: dict[str, Any]) -> str:
-    """Return what llama-server's journal says against a GPU; "" when layers were offloaded (src/llama-model.cpp)."""
+def gpu_memory(endpoint: dict[str, Any]) -> str:
+    """
+    Return "" when a process of the unit holds GPU memory, else what was seen.
+
+    NVIDIA's driver lists compute processes; those of Intel's say it in /proc/PID/fdinfo: "drm-total-vram0" of xe,
+    "drm-total-local0" of i915 (docs.kernel.org/gpu/drm-usage-stats.html).
+    """
     shown = subprocess.run(
-        ["journalctl", "--unit", endpoint["unit"], "--output", "cat", "--no-pager", "--grep", OFFLOADED.pattern],
+        ["systemctl", "show", "--value", "--property", "ControlGroup", "--", endpoint["unit"]],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    found = OFFLOADED.findall(shown.stdout)
-    if not found:
-        return "its log does not say that layers were offloaded"
-    layers, of = found[-1]
-    return "" if int(layers) > 0 else f"it offloaded {layers} of {of} layers, so the processors compute"
+    pids = processes_of(shown.stdout.strip())
+    if any(drm_memory(pid) for pid in pids):
+        return ""
+    try:
+        query = ["nvidia-smi", "--query-compute-apps=pid", "--format=csv,noheader"]
+        listed = subprocess.run(query, capture_output=True, text=True, check=False).stdout.split()
+    except FileNotFoundError:
+        listed = []
+    return "" if set(pids) & set(listed) else f"none of the unit's {len(pids)} processes holds GPU memory"
 
 
-OFFLOADED = re.compile(r"offloaded (\d+)/(\d+) layers to GPU")
-DEVICE_PROOFS = {"ollama_ps": ollama_ps, "llama_cpp_log": llama_cpp_log}
+def processes_of(group: str) -> list[str]:
+    """Return the ids of the processes in a control group."""
+    try:
+        with open(f"/sys/fs/cgroup{group}/cgroup.procs", encoding="ascii") as file:
+            return file.read().split()
+    except OSError:
+        return []
+
+
+def drm_memory(pid: str) -> int:
+    """Return how much of a card's own memory a process holds, in the kernel's units; 0 for none."""
+    held = 0
+    directory = f"/proc/{pid}/fdinfo"
+    try:
+        for entry in os.scandir(directory):
+            with open(entry.path, encoding="ascii", errors="replace") as file:
+                held += sum(int(amount) for amount in DRM_MEMORY.findall(file.read()))
+    except OSError:  # the process, or one of its files, is gone
+        pass
+    return held
+
+
+DRM_MEMORY = re.compile(r"^drm-total-(?:vram|local)\d*:\s+(\d+)", re.MULTILINE)
+DEVICE_PROOFS = {"ollama_ps": ollama_ps, "gpu_memory": gpu_memory}
 
 
 def checked(endpoints: list[dict[str, Any]], patterns: list[str]) -> dict[str, Any]:
