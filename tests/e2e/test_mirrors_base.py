@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import MakeHost
 from tests.e2e.support import PYINFRA, ROOT, Run
 from tests.testbed import state_dir
-from tests.testbed.hosts import Bed, BedHost
+from tests.testbed.hosts import BedHost
 from tests.testbed.hub import Client
 
 DEPLOY = """
@@ -44,9 +44,9 @@ time.sleep(600)
 
 
 @pytest.fixture
-def hub(bed: Bed) -> Iterator[Client]:
+def hub(hosts: list[BedHost]) -> Iterator[Client]:
     """The hub, doing everything right before and after."""
-    client = Client(state_dir())
+    client = Client(state_dir(), [host.address for host in hosts])
     client.clear_faults()
     client.clear_log()
     yield client

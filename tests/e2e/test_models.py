@@ -77,7 +77,7 @@ def host(make_module_host: MakeHost) -> BedHost:
 def hub(bed: Bed, host: BedHost) -> Iterator[Client]:
     """The hub, doing everything right before and after; and a host without models."""
     host.ssh("rm -rf /srv/models /var/lib/metal2model/models")
-    client = Client(bed.state)
+    client = Client(bed.state, [host.address])
     client.clear_faults()
     yield client
     client.clear_faults()

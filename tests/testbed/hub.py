@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,18 +143,20 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 class Client:
-    """What a test tells the hub and asks it."""
+    """What a test tells the hub and asks it: of its own hosts, where it names them, as other tests run beside it."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, clients: Sequence[str] = ()) -> None:
         self._socket = run_dir(state_dir) / "admin.sock"
+        self.clients = list(clients)
 
     def log(self) -> list[Request]:
         """Give every request since the start or the last `clear_log`, oldest first."""
-        return [Request(**entry) for entry in self._ask("GET", "/log")]
+        entries = [Request(**entry) for entry in self._ask("GET", "/log")]
+        return [entry for entry in entries if not self.clients or entry.client in self.clients]
 
     def clear_log(self) -> None:
         """Forget the requests so far."""
-        self._ask("DELETE", "/log")
+        self._ask("DELETE", "/log", self.clients)
 
     def fault(
         self,
@@ -179,11 +182,12 @@ class Client:
         than `after`, so that a redirect or a HEAD before the download does not use them up.
         """
         settings = {"match": match, "kind": kind, "times": times, "after": after, "status": status}
-        self._ask("POST", "/faults", settings | {"retry_after": retry_after, "rate": rate})
+        more = {"retry_after": retry_after, "rate": rate, "clients": self.clients}
+        self._ask("POST", "/faults", settings | more)
 
     def clear_faults(self) -> None:
         """Do everything right again."""
-        self._ask("DELETE", "/faults")
+        self._ask("DELETE", "/faults", self.clients)
 
     def tree_page(self, entries: int) -> None:
         """Set how many entries a page of a Hugging Face tree has (1000 on the real hub)."""
@@ -230,14 +234,14 @@ async def serve(state_dir: Path, address: str, http_port: int, tls_port: int) ->
             case "GET", "/log":
                 answer = hub.log()
             case "DELETE", "/log":
-                hub.records.clear()
+                hub.records = [record for record in hub.records if asked and record.client not in asked]
             case "POST", "/faults":
                 try:
                     hub.faults.append(Fault(**asked))
                 except Exception as error:
                     return web.Response(status=400, text=str(error))
             case "DELETE", "/faults":
-                hub.faults.clear()
+                hub.faults = [fault for fault in hub.faults if asked and fault.clients != asked]
             case "POST", "/tree-page":
                 sites.hugging_face.page = asked["entries"]
             case _:

@@ -115,6 +115,8 @@ class Fault:
     status: int = 503
     retry_after: int | None = None
     rate: int = 65536
+    clients: list[str] = field(default_factory=list)
+    """Addresses of those who suffer it; none for all."""
 
     KINDS = ("cut", "corrupt", "status", "stall", "slow", "dead")
 
@@ -168,9 +170,11 @@ class Hub:
         """Give the log for the controller."""
         return [asdict(record) for record in self.records]
 
-    def _fault(self, where: str, *, of_body: bool, length: int = 0) -> Fault | None:
+    def _fault(self, where: str, client: str, *, of_body: bool, length: int = 0) -> Fault | None:
         """Take the first fault that applies, and count it."""
         for fault in self.faults:
+            if fault.clients and client not in fault.clients:
+                continue
             if fault.of_body != of_body or fault.times == 0 or not re.search(fault.match, where):
                 continue
             if of_body and length <= fault.after:
@@ -199,7 +203,7 @@ class Hub:
         )
         self.records.append(record)
         where = f"{host}{path_and_query}"
-        fault = self._fault(where, of_body=False)
+        fault = self._fault(where, record.client, of_body=False)
         if fault and fault.kind == "dead":
             if request.transport is not None:
                 request.transport.close()
@@ -235,7 +239,7 @@ class Hub:
         await response.prepare(request)
         if request.method == "HEAD" or stop == start:
             return response
-        fault = self._fault(where, of_body=True, length=stop - start)
+        fault = self._fault(where, record.client, of_body=True, length=stop - start)
         async for piece in _spoilt(answer.body, start, stop, fault):
             if fault and fault.kind == "slow":
                 await asyncio.sleep(len(piece) / fault.rate)
