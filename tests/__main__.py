@@ -13,6 +13,8 @@ import time
 
 VIRTUAL_MACHINES = "tests/e2e/vm"
 PYTEST = [sys.executable, "-m", "pytest"]
+BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile")
+"""Two files at a time (pytest-xdist): hosts boot and wait while others compute. What a file shares, one process keeps."""
 
 
 def main(arguments: list[str]) -> int:
@@ -23,7 +25,7 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     with tempfile.TemporaryFile("w+") as said:
         machines = subprocess.Popen([*PYTEST, VIRTUAL_MACHINES], stdout=said, stderr=said)
-        rest = subprocess.Popen([*PYTEST, f"--ignore={VIRTUAL_MACHINES}"])
+        rest = subprocess.Popen([*PYTEST, *BESIDE_EACH_OTHER, f"--ignore={VIRTUAL_MACHINES}"])
         try:
             rest.wait()
             print("==> The rest is done; waiting for the virtual machines", flush=True)
