@@ -14,7 +14,7 @@ import time
 VIRTUAL_MACHINES = "tests/e2e/vm"
 PYTEST = [sys.executable, "-m", "pytest"]
 BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile")
-"""Two files at a time (pytest-xdist): hosts boot and wait while others compute. What a file shares, one process keeps."""
+"""Two files of tests at a time (pytest-xdist): hosts boot and wait while others compute."""
 
 
 def main(arguments: list[str]) -> int:
