@@ -19,11 +19,11 @@ from typing import Any
 from benchmarks.figures import Sample, recap
 from roles.base.deploy import PACKAGES
 from roles.common.engine import key_file
+from roles.common.mirror import mirror_named
 from roles.declaration import Declaration
 from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.units import ROOT as LLAMA_ROOT
 from roles.llama_cpp.units import unit_name
-from roles.mirrors.options import mirror_named
 from tests.e2e.support import PYINFRA, ROOT, Run
 from tests.testbed import artefacts, locked, say, state_dir
 from tests.testbed.hosts import BedHost

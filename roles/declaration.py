@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,18 +13,33 @@ from pyinfra.api.arguments import all_global_arguments
 from pyinfra.connectors.ssh import ConnectorData
 
 from roles.base.options import BaseOptions
+from roles.common.container import ContainerUser
 from roles.common.endpoint import Endpoint
 from roles.common.engine import EngineOptions, port_collisions
 from roles.common.findings import Finding
 from roles.common.hardware import HardwareReport
 from roles.common.kernels import KernelRange
 from roles.common.lock import Tag, vendors_of
-from roles.common.model import Model
-from roles.common.options import OptionError, OptionProblem, Options, did_you_mean
+from roles.common.model import Model, Shape
+from roles.common.options import Listening, OptionError, OptionProblem, Options, did_you_mean
+from roles.common.python import PythonEnvironment
+from roles.dify.options import DifyOptions
+from roles.dify.verify import UNITS as DIFY_UNITS
+from roles.dify.verify import endpoints as dify_endpoints
+from roles.docker.options import DockerOptions
+from roles.docker.plan import findings as docker_findings
 from roles.intel_gpu.options import IntelGpuOptions
 from roles.intel_gpu.plan import findings as intel_gpu_findings
+from roles.ipex_llm.options import IpexLlmOptions
+from roles.ipex_llm.verify import UNITS as IPEX_LLM_UNITS
+from roles.ipex_llm.verify import endpoints as ipex_llm_endpoints
 from roles.kernel.options import KernelOptions
 from roles.kernel.plan import findings as kernel_findings
+from roles.ktransformers.options import KTransformersOptions
+from roles.ktransformers.verify import UNITS as KTRANSFORMERS_UNITS
+from roles.ktransformers.verify import endpoints as ktransformers_endpoints
+from roles.lan_cache.options import LanCacheOptions
+from roles.lan_cache.verify import endpoints as lan_cache_endpoints
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
@@ -31,18 +47,46 @@ from roles.mirrors.options import MirrorsOptions
 from roles.models.options import ModelsOptions
 from roles.nvidia_gpu.options import NvidiaGpuOptions
 from roles.nvidia_gpu.plan import findings as nvidia_gpu_findings
+from roles.nvidia_gpu.plan import version as nvidia_driver
+from roles.ollama.options import OllamaOptions
+from roles.ollama.verify import UNITS as OLLAMA_UNITS
+from roles.ollama.verify import endpoints as ollama_endpoints
+from roles.open_webui.options import OpenWebuiOptions
+from roles.open_webui.verify import UNITS as OPEN_WEBUI_UNITS
+from roles.open_webui.verify import endpoints as open_webui_endpoints
 from roles.preflight.findings import findings as preflight_findings
+from roles.preflight.messages import sentence, severity
 from roles.ray.options import RayOptions
+from roles.ray.units import ENVIRONMENT as RAY_ENVIRONMENT
+from roles.ray.units import client_settings
 from roles.ray.verify import UNITS as RAY_UNITS
 from roles.ray.verify import endpoints as ray_endpoints
 from roles.reboot.options import RebootOptions
+from roles.transformers_serve.options import TransformersServeOptions
+from roles.transformers_serve.verify import UNITS as TRANSFORMERS_SERVE_UNITS
+from roles.transformers_serve.verify import endpoints as transformers_serve_endpoints
 from roles.tuning.options import TuningOptions
+from roles.vllm.options import VllmOptions
+from roles.vllm.plan import findings as vllm_findings
+from roles.vllm.units import environment_of as vllm_environment
+from roles.vllm.verify import UNITS as VLLM_UNITS
+from roles.vllm.verify import endpoints as vllm_endpoints
 
 PYINFRA_KEYS = frozenset(ConnectorData.__annotations__) | {name for name, _ in all_global_arguments()}
 """Host data that pyinfra itself reads: how to connect, and arguments of every operation."""
 
-UNIT_PATTERNS = (LLAMA_SERVER_UNITS,)
-"""Names of the units of every engine."""
+UNIT_PATTERNS = (
+    LLAMA_SERVER_UNITS,
+    RAY_UNITS,
+    OLLAMA_UNITS,
+    VLLM_UNITS,
+    IPEX_LLM_UNITS,
+    KTRANSFORMERS_UNITS,
+    TRANSFORMERS_SERVE_UNITS,
+    OPEN_WEBUI_UNITS,
+    DIFY_UNITS,
+)
+"""Names of the units of every server, and of the pages before them."""
 
 
 def _writable(target: str | None) -> str | None:
@@ -68,6 +112,7 @@ class Declaration(Options):
     json_to: Annotated[str | None, AfterValidator(_writable)] = Field(None, alias="json")
     """Where `verify` and `probe` write their results as JSON: a path on the controller, or `-` for standard output."""
 
+    lan_cache: LanCacheOptions | None = None
     mirrors: MirrorsOptions = MirrorsOptions()
     base: BaseOptions = BaseOptions()
     kernel: KernelOptions = KernelOptions()
@@ -76,13 +121,24 @@ class Declaration(Options):
     reboot: RebootOptions = RebootOptions()
     tuning: TuningOptions = TuningOptions()
     models: ModelsOptions = ModelsOptions()
+    docker: DockerOptions | None = None
+    ray: RayOptions | None = None
     llama_cpp: LlamaCppOptions | None = None
+    ollama: OllamaOptions | None = None
+    vllm: VllmOptions | None = None
+    ipex_llm: IpexLlmOptions | None = None
+    ktransformers: KTransformersOptions | None = None
+    transformers_serve: TransformersServeOptions | None = None
+    open_webui: OpenWebuiOptions | None = None
+    dify: DifyOptions | None = None
 
     @model_validator(mode="after")
     def _models_are_declared(self) -> Self:
         for role, engine in self.engines.items():
             for name, instance in engine.present.items():
                 option = f"{role}/instances/{name}/model"
+                if not instance.model:
+                    continue  # the engine gets it by itself
                 if instance.model not in self.models.wanted:
                     close = did_you_mean(instance.model, self.models.wanted)
                     raise OptionProblem(
@@ -90,6 +146,22 @@ class Declaration(Options):
                     )
                 if problem := engine.cannot_serve(self.models.model(instance.model)):
                     raise OptionProblem(option, f"{instance.model!r} {problem}")
+                known = self.models.entry(instance.model)
+                if known and known.engines and role not in known.engines:
+                    raise OptionProblem(
+                        option,
+                        f"{instance.model!r} loads in {', '.join(known.engines)} alone, as far as files/models.yaml "
+                        f"knows; serve it by that, or another quantisation here",
+                    )
+        return self
+
+    @model_validator(mode="after")
+    def _experts_are_declared(self) -> Self:
+        if self.ktransformers:
+            try:
+                self.ktransformers.check_weights(self.models_by_name())
+            except OptionProblem as problem:
+                raise OptionProblem(f"ktransformers/{problem.option}", str(problem)) from None
         return self
 
     @model_validator(mode="after")
@@ -102,12 +174,49 @@ class Declaration(Options):
         return self
 
     @model_validator(mode="after")
+    def _containers_have_docker(self) -> Self:
+        for role in type(self).model_fields:
+            options = getattr(self, role)
+            if self.docker is None and isinstance(options, ContainerUser) and options.needs_docker:
+                raise OptionProblem(
+                    f"{role}/{options.needs_docker}",
+                    "it runs containers, and the docker role is not declared for this host; write docker: {}",
+                )
+        return self
+
+    @model_validator(mode="after")
     def _ports_are_free(self) -> Self:
-        roles: dict[str, EngineOptions | RayOptions] = {**({"ray": self.ray} if self.ray else {}), **self.engines}
-        listeners = [(f"{role}/{path}", port) for role, one in roles.items() for path, port in one.listeners()]
+        roles = ((name, getattr(self, name)) for name in type(self).model_fields)
+        listening = [(role, one) for role, one in roles if isinstance(one, Listening)]
+        listeners = [(f"{role}/{path}", port) for role, one in listening for path, port in one.listeners()]
         for option, other in port_collisions(listeners):
             port = dict(listeners)[option]
             raise OptionProblem(option, f"port {port} is {other}'s already; give each server its own")
+        return self
+
+    @model_validator(mode="after")
+    def _clusters_are_there(self) -> Self:
+        for name, instance in (self.vllm.present if self.vllm else {}).items():
+            on_ray = instance.distributed_executor_backend == "ray"
+            if on_ray and not (self.ray and self.ray.present and self.ray.is_head):
+                raise OptionProblem(
+                    f"vllm/instances/{name}/distributed_executor_backend",
+                    "'ray' needs the head of a Ray cluster on this host; declare the role ray here and on its workers, "
+                    "and the instance on the head alone (on workers vllm: {}, for what they compute with)",
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _pages_have_servers(self) -> Self:
+        known = [server.name for server in self.servers()]
+        for role, page in (("open_webui", self.open_webui), ("dify", self.dify)):
+            for name in (page and page.backends) or []:
+                if name not in known:
+                    close = did_you_mean(name, known)
+                    raise OptionProblem(
+                        f"{role}/backends",
+                        f"{name!r} is no server of this host{close}; there are: {', '.join(known) or 'none'}; name one",
+                    )
         return self
 
     @property
@@ -123,8 +232,32 @@ class Declaration(Options):
             *kernel_findings(self.kernel, self.tags, report),
             *intel_gpu_findings(self.intel_gpu, self.tags, report),
             *nvidia_gpu_findings(self.nvidia_gpu, self.tags, report),
-            *self.models.findings(report),
-            *(self.llama_cpp.findings(report, self.tags, self.models_by_name()) if self.llama_cpp else []),
+            *self.models.findings(report, self.tags),
+            *(docker_findings(self.docker, self.tags, report) if self.docker else []),
+            *(self.ray.findings() if self.ray else []),
+            *self._of_servers(report, self.models_by_name()),
+            *(self.open_webui.findings(report) if self.open_webui else []),
+            *(self.dify.findings(self.servers()) if self.dify else []),
+        ]
+
+    def judge(self, report: HardwareReport, shapes: Mapping[str, Shape]) -> tuple[list[str], list[Finding]]:
+        """Return what only the models' own files tell: sentences that stop this host, and what is to be known."""
+        before = self._of_servers(report, self.models_by_name())
+        after = self._of_servers(report, self.models_by_name(shapes))
+        found = [finding for finding in after if finding not in before]
+        errors = [sentence(finding, self.lang) for finding in found if severity(finding) == "error"]
+        return errors, [finding for finding in found if severity(finding) == "warning"]
+
+    def _of_servers(self, report: HardwareReport, models: Mapping[str, Model]) -> list[Finding]:
+        """Return what speaks against the model servers, with what is known of their models."""
+        driver = nvidia_driver(self.nvidia_gpu, self.tags, report)
+        return [
+            *(self.llama_cpp.findings(report, self.tags, models) if self.llama_cpp else []),
+            *(self.ollama.findings(report, self.tags, models) if self.ollama else []),
+            *(vllm_findings(self.vllm, self.tags, report, models, driver) if self.vllm else []),
+            *(self.ipex_llm.findings(report, self.tags, models) if self.ipex_llm else []),
+            *(self.ktransformers.findings(report, self.tags, models, driver) if self.ktransformers else []),
+            *(self.transformers_serve.findings(report, self.tags, models, driver) if self.transformers_serve else []),
         ]
 
     def changes_what_boots(self, report: HardwareReport) -> bool:
@@ -136,13 +269,49 @@ class Declaration(Options):
         """Whether upgrades must leave the kernel alone: NVIDIA's signed modules are held, and are made for one."""
         return self.kernel.hold or ("nvidia" in vendors_of(self.tags) and self.nvidia_gpu.hold)
 
-    def models_by_name(self) -> dict[str, Model]:
-        """Return the declared models as the engines see them."""
-        return {name: self.models.model(name) for name in self.models.wanted}
+    @property
+    def ray_environment(self) -> PythonEnvironment:
+        """Where Ray runs: in vLLM's environment, where that is declared, for a node's workers import what computes."""
+        return vllm_environment(self.vllm) if self.vllm and self.vllm.method == "native" else RAY_ENVIRONMENT
+
+    @property
+    def ray_client_settings(self) -> list[str]:
+        """Lines of [Service] with which a server's unit computes on this host's Ray cluster."""
+        return client_settings(self.ray) if self.ray else []
+
+    def models_by_name(self, shapes: Mapping[str, Shape] | None = None) -> dict[str, Model]:
+        """Return the declared models as the engines see them, with what a host has read of their files."""
+        return {name: self.models.model(name, (shapes or {}).get(name)) for name in self.models.wanted}
+
+    @property
+    def models_to_look_into(self) -> list[str]:
+        """The models of servers that files/models.yaml does not know: whether they fit, only their files can tell."""
+        served = {one.model for engine in self.engines.values() for one in engine.present.values() if one.fit != "off"}
+        return [name for name in self.models.wanted if name in served and self.models.entry(name) is None]
+
+    def servers(self) -> list[Endpoint]:
+        """Return every model server that must answer on this host."""
+        return [endpoint for endpoint in self._programs() if endpoint.model]
 
     def endpoints(self) -> list[Endpoint]:
-        """Return every server that must answer on this host."""
-        return llama_cpp_endpoints(self.llama_cpp, self.tags) if self.llama_cpp else []
+        """Return everything that must answer on this host: servers, then the pages before them."""
+        return [
+            *self._programs(),
+            *(open_webui_endpoints(self.open_webui) if self.open_webui else []),
+            *(dify_endpoints(self.dify, self.servers()) if self.dify else []),
+        ]
+
+    def _programs(self) -> list[Endpoint]:
+        return [
+            *(lan_cache_endpoints(self.lan_cache) if self.lan_cache else []),
+            *(ray_endpoints(self.ray, self.ray_environment) if self.ray else []),
+            *(llama_cpp_endpoints(self.llama_cpp, self.tags) if self.llama_cpp else []),
+            *(ollama_endpoints(self.ollama, self.tags) if self.ollama else []),
+            *(vllm_endpoints(self.vllm, self.tags) if self.vllm else []),
+            *(ipex_llm_endpoints(self.ipex_llm) if self.ipex_llm else []),
+            *(ktransformers_endpoints(self.ktransformers) if self.ktransformers else []),
+            *(transformers_serve_endpoints(self.transformers_serve, self.tags) if self.transformers_serve else []),
+        ]
 
 
 def declaration_of(host: Host) -> Declaration:

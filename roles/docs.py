@@ -1,4 +1,4 @@
-"""Write docs/options.md from the options themselves: ``python -m roles.docs``."""
+"""Write docs/options.md from the options themselves, docs/models.md from the catalogue: ``python -m roles.docs``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from roles.common.model import CatalogueEntry, Machine, catalogue
 from roles.common.options import Options
 from roles.declaration import Declaration
 
 TARGET = Path(__file__).parents[1] / "docs" / "options.md"
+MODELS = TARGET.with_name("models.md")
 
 HEAD = """# Options
 
@@ -25,6 +27,16 @@ lab = [("gpu-01", {"ssh_hostname": "192.0.2.10", "ssh_user": "root", "tags": ["c
 Keys that pyinfra reads (`ssh_hostname`, `ssh_user`, `_sudo`, ...) stand beside them; see its
 [SSH connector](https://docs.pyinfra.com/en/3.x/connectors/ssh.html). An unknown key is an error.
 """
+MODELS_HEAD = """# Models
+
+Generated from [files/models.yaml](../files/models.yaml) by `./run docs`; do not edit. An inventory wants one by its
+name, `"models": {"wanted": {"qwen3-4b-q4": {}}}`; anything else by `repo`, `url` or `path`. Whether one fits into a
+host is computed as [fit.md](fit.md) says.
+"""
+MODELS_TABLE = """| Name | What it is | Format | Bits | Size | Hubs |
+| --- | --- | --- | --- | --- | --- |"""
+SIZING_TABLE = """| Row | | Cores | RAM | GPU memory | Disk |
+| --- | --- | --- | --- | --- | --- |"""
 TABLE = "| Option | Type | Default | Meaning |\n| --- | --- | --- | --- |"
 WORDS = {"integer": "int", "number": "float", "string": "str", "boolean": "bool", "null": "None"}
 BOUNDS = {"minimum": "at least {}", "maximum": "at most {}", "exclusiveMinimum": "more than {}", "pattern": "like `{}`"}
@@ -33,9 +45,10 @@ Schema = dict[str, Any]
 
 
 def main() -> None:
-    """Write the page."""
+    """Write the pages."""
     TARGET.write_text(page())
-    print("==> wrote docs/options.md")
+    MODELS.write_text(models_page())
+    print("==> wrote docs/options.md and docs/models.md")
 
 
 def page() -> str:
@@ -99,6 +112,9 @@ def _inner_model(field: Schema) -> tuple[str, str]:
     for choice in field.get("anyOf", ()):
         if (found := _inner_model(choice))[0]:
             return found
+    if field.get("type") == "array":
+        name, between = _inner_model(field["items"])
+        return name, f"/NUMBER{between}" if name else ""
     name, between = _inner_model(below) if (below := _below(field)) else ("", "")
     return name, f"/NAME{between}" if name else ""
 
@@ -130,6 +146,44 @@ def _line(text: str) -> str:
 
 def _cell(text: str) -> str:
     return text.replace("|", "\\|")
+
+
+def models_page() -> str:
+    """Return the page of the catalogued models as Markdown."""
+    families: dict[str, dict[str, CatalogueEntry]] = {}
+    for name, entry in catalogue().items():
+        families.setdefault(entry.family, {})[name] = entry
+    sections = [line for family, entries in families.items() for line in _family(family, entries)]
+    return "\n".join([MODELS_HEAD, *sections])
+
+
+def _family(name: str, entries: dict[str, CatalogueEntry]) -> Iterator[str]:
+    first = next(iter(entries.values()))
+    yield f"## {name}\n"
+    told = [f"{first.parameters / 1e9:.3g} billion parameters, trained with {first.context_length} tokens.",
+            f"Licence: {first.licence}."]  # fmt: skip
+    if first.sampling:
+        system = "" if first.sampling.system_prompt else ", without a system prompt"
+        told.append(f"Ask it with temperature {first.sampling.temperature}, top_p {first.sampling.top_p}{system}.")
+    yield " ".join(told) + "\n"
+    yield MODELS_TABLE
+    for model, entry in entries.items():
+        hubs = [hub for hub, place in (("Hugging Face", entry.huggingface), ("ModelScope", entry.modelscope)) if place]
+        size = f"{(entry.size_bytes or 0) / 1e9:.3g} GB"
+        yield (
+            f"| `{model}` | {_cell(entry.description)} | {entry.format} | {entry.quantisation} | {size} | "
+            f"{', '.join(hubs)} |"
+        )
+    if first.sizing:
+        yield f"\n{SIZING_TABLE}"
+        yield _machine(first.sizing.row, "recommended", first.sizing.recommended)
+        yield _machine(first.sizing.row, "minimum", first.sizing.minimum)
+    yield ""
+
+
+def _machine(row: str, which: str, machine: Machine) -> str:
+    vram = f"{machine.vram_gb:g} GB" if machine.vram_gb else "none"
+    return f"| {row} | {which} | {machine.cores} | {machine.memory_gb:g} GB | {vram} | {machine.disk_gb:g} GB |"
 
 
 if __name__ == "__main__":

@@ -6,10 +6,15 @@ from itertools import count
 from typing import Any, Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.testbed.hosts import Bed, BedHost
 
 _numbers = count(1)
+
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 
 class MakeHost(Protocol):

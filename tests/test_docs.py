@@ -12,6 +12,10 @@ def test_options_md_is_what_the_code_says() -> None:
     assert docs.TARGET.read_text() == docs.page(), "docs/options.md is stale: run ./run docs"
 
 
+def test_models_md_is_what_the_catalogue_says() -> None:
+    assert docs.MODELS.read_text() == docs.models_page(), "docs/models.md is stale: run ./run docs"
+
+
 def test_every_option_has_a_meaning() -> None:
     empty = [line for line in docs.page().splitlines() if re.match(r"\| `.*\|\s*\|$", line)]
     assert not empty, empty

@@ -476,7 +476,7 @@ def test_python_indexes_lead_back_to_the_hub(bed: Bed) -> None:
         wheel = bed.ask(f"https://{urlsplit(base).netloc}{file['url']}")
         assert hashlib.sha256(wheel.body).hexdigest() == file["hashes"]["sha256"]
     assert bed.ask(f"{base}/Ini_Config", Accept=JSON_TYPE).headers["Location"].endswith("/simple/ini-config/")
-    assert bed.ask("https://mirrors.aliyun.com/packages-of/other.example/x").status == 404
+    assert bed.ask("https://mirrors.aliyun.com/pypi/packages-of/other.example/x").status == 404
 
 
 def names_in(folder: Path) -> list[str]:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.test_hub import Bed, free_port
 from tests.testbed import hub, keys, stand_ins
+from tests.testbed.hub_docker import TOOLKITS
 from tests.testbed.hub_drivers import index
 from tests.testbed.stand_ins import Package, script
 
@@ -23,7 +24,7 @@ UBUNTU = "http://archive.ubuntu.com/ubuntu"
 
 
 def everything() -> list[Package]:
-    packages = [*stand_ins.noble(), *stand_ins.ppa(), *stand_ins.intel("noble"), *stand_ins.intel("jammy")]
+    packages = [*stand_ins.noble(), *stand_ins.ppa(), *stand_ins.intel("noble"), *stand_ins.intel("jammy"), *TOOLKITS]
     return packages + [package for build in stand_ins.MAINLINE for package in stand_ins.mainline(build)]
 
 
@@ -209,8 +210,8 @@ def shown(path: Path) -> set[str]:
 
 def test_the_key_server_has_each_key_by_its_fingerprint(bed: Bed, tmp_path: Path) -> None:
     fingerprints = stand_ins.fingerprints(bed.state)
-    assert set(fingerprints) == {"ppa", "intel", "intel-2024", "mainline"}
-    assert len(set(fingerprints.values())) == 4
+    assert set(fingerprints) == {"ppa", "intel", "intel-2024", "mainline", "docker", "nvidia-toolkit"}
+    assert len(set(fingerprints.values())) == 6
     for fingerprint in fingerprints.values():
         for search in (f"0x{fingerprint}", f"0x{fingerprint[-16:]}", f"0x{fingerprint.lower()}"):
             for options in ("op=get&options=mr&", "op=get&"):

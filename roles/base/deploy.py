@@ -23,7 +23,7 @@ PACKAGES = (
 )
 """What the roles of this repository call on a host, beside what the distribution always has."""
 
-ACCOUNTS = {"llama-server": ("render", "video")}
+ACCOUNTS = {"llama-server": ("render", "video"), "ollama": ("render", "video")}
 """System users that servers run as, and the groups that may open GPU devices."""
 
 APT = "/etc/apt/apt.conf.d/90metal2model"

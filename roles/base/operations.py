@@ -22,7 +22,7 @@ def services(reads: Mapping[str, Sequence[str]], accounts: Mapping[str, Sequence
     Have the journal run as configured, the clock kept by one daemon, and the accounts of the servers.
 
     + reads: unit -> the files that it reads only at start
-    + accounts: system user -> groups that it belongs to, where they exist on the host
+    + accounts: system user -> groups that it belongs to; units name these groups, too
 
     A time daemon that runs is accepted, whichever it is; in a container the clock is not ours to set.
     One remote command when nothing is to do.
@@ -31,18 +31,19 @@ def services(reads: Mapping[str, Sequence[str]], accounts: Mapping[str, Sequence
     units = {unit: list(reads.get(unit, ())) for unit in (JOURNALD, *TIME_DAEMONS)}
     state = host.get_fact(Services, units=units, users=list(accounts), groups=groups)
     steps: list[StringCommand] = []
+    # udev's package has them; a container may lack it, and no unit starts with a group that does not exist.
+    steps += [StringCommand("groupadd --system", QuoteString(group)) for group in groups if group not in state.groups]
     for user, wanted in accounts.items():
-        there = [group for group in wanted if group in state.groups]
         if user not in state.accounts:
             # No home: the units give each server directories of its own (systemd.exec(5), StateDirectory=).
             steps.append(
                 StringCommand(
                     f"useradd --system --user-group --no-create-home --home-dir /var/lib/{user}",
-                    f"--shell /usr/sbin/nologin{' --groups ' + ','.join(there) if there else ''}",
+                    f"--shell /usr/sbin/nologin{' --groups ' + ','.join(wanted) if wanted else ''}",
                     QuoteString(user),
                 )
             )
-        elif missing := [group for group in there if group not in state.accounts[user]]:
+        elif missing := [group for group in wanted if group not in state.accounts[user]]:
             steps.append(StringCommand("usermod --append --groups", ",".join(missing), QuoteString(user)))
     if (journal := state.units[JOURNALD]).exists and (journal.stale or not journal.active):
         steps.append(StringCommand("systemctl restart", JOURNALD))

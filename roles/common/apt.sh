@@ -48,7 +48,7 @@ m2m_run() {
       return 75
     fi
     mkdir -p "${m2m_failed%/*}" && cp "$m2m_log" "$m2m_failed"
-    grep -v -e '^Ign:' -e '^Hit:' -e '^Get:' -e '^Err:' -e '^  ' "$m2m_log" | head -n 20 >&2
+    grep -v -e '^Ign:' -e '^Hit:' -e '^Get:' -e '^Err:' -e '^  ' "$m2m_log" | tail -n 20 >&2
     m2m_explain
     m2m_say "all that apt said: $m2m_failed on the host"
     return "$m2m_status"

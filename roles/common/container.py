@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol, runtime_checkable
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import AfterValidator
@@ -14,7 +14,7 @@ from pydantic import AfterValidator
 from roles.common.systemd import environment_word, exec_line
 
 _IMAGE = re.compile(
-    r"(?P<name>[a-z0-9][a-z0-9._-]*(:[0-9]+)?(/[a-z0-9][a-z0-9._-]*)*)"
+    r"(?P<name>[a-z0-9][a-z0-9._-]*(:[0-9]+(?=/))?(/[a-z0-9][a-z0-9._-]*)*)"
     r"(:(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?(@(?P<digest>sha256:[0-9a-f]{64}))?"
 )
 
@@ -32,6 +32,16 @@ def _whole_reference(image: str) -> str:
 
 ImageReference = Annotated[str, AfterValidator(_whole_reference)]
 """An image by version, or by digest. A version is pulled once: the host keeps what it meant then."""
+
+
+@runtime_checkable
+class ContainerUser(Protocol):
+    """Options of a role that may run containers, for which the docker role must be declared."""
+
+    @property
+    def needs_docker(self) -> str:
+        """Path of the option, below the role, by which it does; "" when it does not."""
+
 
 TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),

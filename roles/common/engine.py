@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
+from roles.common.fit import FitChoice
 from roles.common.model import Model, ModelFormat
 from roles.common.options import InstanceName, OptionProblem, Options, Port, Seconds
 from roles.common.systemd import environment_word, hidden_from_units
@@ -56,6 +58,12 @@ class InstanceOptions(Options):
     extra_arguments: list[str] = []
     """Further arguments of the server, one word each, for what has no option here."""
 
+    fit: FitChoice = "error"
+    """
+    What is done when the model does not fit into this host's memory, by the arithmetic of docs/fit.md: `error` refuses
+    it where it could not work, and warns where it would be slow; `warn` only warns; `off` does not compare.
+    """
+
     golden_prompt: str = "Say hello."
     """What `verify` asks the model; any answer that is not empty passes."""
 
@@ -74,19 +82,26 @@ class InstanceOptions(Options):
     port_required: ClassVar[bool] = True
     """False for a model of a server that has one port for all of its models."""
 
+    model_required: ClassVar[bool] = True
+    """False where an engine can get a model that is not under `models/wanted`."""
+
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        required = ("model", "port") if self.port_required else ("model",)
-        for name in required:
-            if self.present and not getattr(self, name):
+        for name, required in (("model", self.model_required), ("port", self.port_required)):
+            if self.present and required and not getattr(self, name):
                 raise OptionProblem(name, "this option is required and has no default")
         for argument in self.extra_arguments:
-            flag = argument.split("=", 1)[0]
+            flag = self.flag_of(argument)
             if option := self.reserved_arguments.get(flag):
                 raise OptionProblem("extra_arguments", f"{flag} is set by the option {option!r}; use that")
             if instead := self.removed_arguments.get(flag):
                 raise OptionProblem("extra_arguments", f"{self.program} no longer has {flag}; {instead}")
         return self
+
+    @classmethod
+    def flag_of(cls, argument: str) -> str:
+        """Return the flag of an argument, as the two tables above spell it."""
+        return argument.split("=", 1)[0]
 
     @property
     def environment_words(self) -> list[str]:
@@ -114,7 +129,7 @@ class EngineOptions(Options):
         """Raise `OptionProblem` where the options do not go with the host's tags."""
 
     @property
-    def present(self) -> dict[str, InstanceOptions]:
+    def present(self) -> Mapping[str, InstanceOptions]:
         """The servers that are to run."""
         return {name: one for name, one in self.instances.items() if one.present}
 
@@ -157,6 +172,14 @@ def reachable(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this very machine reaches a server that listens on ``host``."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def port_collisions(listeners: Iterable[tuple[str, int]]) -> list[tuple[str, str]]:

@@ -163,3 +163,17 @@ class Keys(FactBase[dict[str, str]]):
         """Read ``mode owner path`` lines."""
         lines = (line.split(" ", 2) for line in output)
         return {path: f"{mode} {owner}" for mode, owner, path in lines}
+
+
+class RenderGroups(FactBase[list[int]]):
+    """Numbers of the groups that may use the cards in /dev/dri: images have a group of another number, or none."""
+
+    default = list
+
+    def command(self) -> str:
+        """render(4) nodes; all of one group, as a rule."""
+        return "stat -c %g /dev/dri/renderD* 2>/dev/null | sort -nu"
+
+    def process(self, output: list[str]) -> list[int]:
+        """Read one number a line."""
+        return [int(line) for line in output]

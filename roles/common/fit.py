@@ -1,52 +1,322 @@
-"""Whether models fit into memory: the arithmetic, printed so that a person can check it."""
+"""Whether models fit into memory: the arithmetic, printed so that a person can check it. Explained in docs/fit.md."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from roles.common.findings import Finding, Word
+from roles.common.hardware import HardwareReport
+from roles.common.lock import declared_cards
+from roles.common.model import Embedding, Model, catalogue
+
+FitChoice = Literal["error", "warn", "off"]
+"""What is done about a model that does not fit; see `InstanceOptions.fit`."""
 
 OVERHEAD_BYTES = 1 << 30
 """What llama.cpp needs beside weights and KV cache: buffers for computing, the CUDA context, the program."""
 
+VLLM_OVERHEAD_BYTES = 2 << 30
+"""What vLLM and its like need of a card beside them: activations of the largest batch, NCCL, the CUDA context."""
+
 USABLE = 0.92
 """Share of a card's memory that can be filled; the rest is the driver's and the desktop's."""
 
+SHORTEST_CONTEXT = 1024
+"""Tokens below which no context is suggested: nobody is served by less."""
+CONTEXT_STEP = 256
+"""llama.cpp pads the context to a multiple of this; a suggestion is one."""
+
 CACHE_BYTES = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
-    "q4_0": 18 / 32, "iq4_nl": 18 / 32,
+    "q4_0": 18 / 32, "iq4_nl": 18 / 32, "fp8": 1.0,
 }  # fmt: skip
-"""Type of the KV cache -> bytes for each element (block sizes of ggml/src/ggml-common.h)."""
+"""Type of the KV cache -> bytes for each element (block sizes of ggml/src/ggml-common.h; fp8 is vLLM's)."""
 
 
 @dataclass(frozen=True)
 class Demand:
-    """Memory that one server needs."""
+    """Memory that one server needs; of each of its cards, if there are several with an equal share."""
 
     name: str
     weights_bytes: int
-    kv_cache_bytes: int
+    tokens: int
+    """How many the KV cache holds."""
+    token_bytes: float | None
+    """What each takes of it; None when not known, and then nothing is counted."""
+    overhead_bytes: int = OVERHEAD_BYTES
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """All of the KV cache."""
+        return int(self.tokens * (self.token_bytes or 0))
 
     @property
     def total_bytes(self) -> int:
         """All of it."""
-        return self.weights_bytes + self.kv_cache_bytes + OVERHEAD_BYTES
+        return self.weights_bytes + self.kv_cache_bytes + self.overhead_bytes
+
+    @property
+    def held_bytes(self) -> int:
+        """What cannot be dropped and read again from the file, as mapped weights can."""
+        return self.kv_cache_bytes + self.overhead_bytes
 
     def __str__(self) -> str:
-        """Spell the sum: "r1: 4.7 GiB weights + 0.2 GiB KV cache + 1.0 GiB overhead"."""
+        """Spell the sum: "r1: 4.4 GiB weights + 0.2 GiB KV cache + 1.0 GiB overhead, for 4096 tokens of 56.0 KiB"."""
+        weights, overhead = gib(self.weights_bytes), gib(self.overhead_bytes)
+        if self.token_bytes is None:
+            return f"{self.name}: {weights} weights + unknown KV cache + {overhead} overhead"
         return (
-            f"{self.name}: {gib(self.weights_bytes)} weights + {gib(self.kv_cache_bytes)} KV cache + "
-            f"{gib(OVERHEAD_BYTES)} overhead"
+            f"{self.name}: {weights} weights + {gib(self.kv_cache_bytes)} KV cache + {overhead} overhead, "
+            f"for {self.tokens} tokens of {self.token_bytes / 1024:.1f} KiB"
         )
 
 
-def kv_cache_bytes(elements_per_token: int, context_length: int, type_k: str, type_v: str) -> int:
-    """Return the size of a KV cache; a token has as many elements for keys as for values, half of them each."""
-    return int(elements_per_token / 2 * (CACHE_BYTES[type_k] + CACHE_BYTES[type_v]) * context_length)
+@dataclass(frozen=True)
+class Wanted:
+    """A model as an instance of an engine wants to serve it."""
+
+    name: str
+    """Of the instance."""
+    model: Model
+    context_length: int
+    """Tokens of one request; 0 for what the model was trained with."""
+    parallel: int = 1
+    key_type: str = "f16"
+    value_type: str = "f16"
+    fit: FitChoice = "error"
+    gpu_layers: int | Literal["auto", "all"] = "auto"
+    maps_weights: bool = True
+    """Weights stay in their file, and memory has of them what it has room for (mmap)."""
+    bits: float | None = None
+    """Of one weight, with its part of the scales, where the engine converts them as it loads. None: as in the files."""
+
+    @property
+    def weights_bytes(self) -> int:
+        """Of the weights in memory."""
+        entry = self.model.entry
+        return (
+            loaded_bytes(entry.parameters, entry.embedding, self.bits)
+            if entry and self.bits
+            else self.model.size_bytes or 0
+        )
+
+    @property
+    def tokens(self) -> int:
+        """How many the KV cache holds."""
+        return (self.context_length or self.model.context_length or 0) * self.parallel
+
+    def token_bytes(self, cards: int = 1) -> float | None:
+        """Return what one token takes of the KV cache on one of so many cards; None when that is not known."""
+        if self.model.attention is None:
+            return None
+        keys, values = self.model.attention.elements(cards)
+        return keys * CACHE_BYTES[self.key_type] + values * CACHE_BYTES[self.value_type]
+
+    def demand(self) -> Demand:
+        """Return what it needs of a host, or of its cards together."""
+        return Demand(self.name, self.weights_bytes, self.tokens, self.token_bytes())
 
 
-def total(demands: Sequence[Demand]) -> int:
-    """Return what all need together, in bytes."""
-    return sum(demand.total_bytes for demand in demands)
+@dataclass(frozen=True)
+class Split:
+    """How a server shares a model out among its cards."""
+
+    tensor: int = 1
+    """Cards that share each layer."""
+    pipeline: int = 1
+    """Groups of them that have the layers one after the other."""
+    offload_bytes: int = 0
+    """Weights of each card that stay in the host's memory."""
+    overhead_bytes: int = VLLM_OVERHEAD_BYTES
+
+    def demand(self, one: Wanted) -> Demand:
+        """Return what a model needs of each card."""
+        weights = max(one.weights_bytes // (self.tensor * self.pipeline) - self.offload_bytes, 0)
+        each = one.token_bytes(self.tensor)
+        return Demand(one.name, weights, one.tokens, each and each / self.pipeline, self.overhead_bytes)
+
+
+@dataclass(frozen=True)
+class Room:
+    """What memory a host has."""
+
+    memory_bytes: int = 0
+    """0 when not known."""
+    cards: tuple[int, ...] = ()
+    """Bytes of each declared card; none when there is none, or the size of one is not known."""
+
+    @classmethod
+    def of(cls, report: HardwareReport, tags: Sequence[str], vendor: str | None = None) -> Room:
+        """Return what a host has, with its declared cards of one maker or of all."""
+        sizes = [card.card.vram_mib for card in declared_cards(tags, report, vendor)]
+        known = [size << 20 for size in sizes if size]
+        return cls(report.memory_mib << 20, tuple(known) if len(known) == len(sizes) else ())
+
+    @property
+    def vram_bytes(self) -> int:
+        """Of all cards together, nominal."""
+        return sum(self.cards)
+
+
+def spilling(role: str, wanted: Sequence[Wanted], room: Room) -> list[Finding]:
+    """
+    Return what is to be said of servers that leave to the processors what the cards cannot hold: llama.cpp and its kin.
+
+    They run at the same time, so that all count together. It is an error where nothing would help: a number of layers
+    that the cards cannot hold, or a KV cache that memory cannot; else they would only be slow.
+    """
+    served = [(one, one.demand()) for one in wanted if one.fit != "off" and one.model.size_bytes]
+    if not served:
+        return []
+    usable = room.vram_bytes * USABLE
+    held = sum(demand.held_bytes if one.maps_weights else demand.total_bytes for one, demand in served)
+    pinned = sum(_on_cards(one, demand) for one, demand in served)
+    need = sum(demand.total_bytes for _, demand in served)
+    budget, have = usable, float(room.vram_bytes)
+    refused = all(one.fit == "error" for one, _ in served)
+    if room.cards and pinned > usable:
+        key = "fit_no_vram" if refused else "fit_no_vram_allowed"
+    elif room.memory_bytes and held > room.memory_bytes + usable:
+        key = "fit_no_memory" if refused else "fit_no_memory_allowed"
+        budget = have = room.memory_bytes + usable
+    elif room.cards and need > usable and any(one.gpu_layers == "auto" for one, _ in served):
+        key = "fit_vram"
+    elif not room.cards and room.memory_bytes and need > room.memory_bytes:
+        key = "fit_memory"
+        budget = have = room.memory_bytes
+    else:
+        return []
+    largest, most = max(served, key=lambda pair: pair[1].total_bytes)
+    left = budget - (need - most.total_bytes)
+    suggested = suggestions(largest, lambda other: other.demand().total_bytes <= left)
+    if len(served) > 1:
+        suggested = [f"{largest.name}/{text}" for text in suggested]
+    elif room.cards and (layers := layers_that_fit(largest, room)):
+        suggested.append(f"gpu_layers: {layers}")
+    words: dict[str, Word] = {
+        "need": gib(need),
+        "arithmetic": "; ".join(str(demand) for _, demand in served),
+        "held": gib(held),
+        "pinned": gib(pinned),
+        "have": gib(have),
+        "suggestion": suggested,
+    }
+    return [Finding(key, f"{role}/instances/{largest.name}" if len(served) == 1 else f"{role}/instances", words)]
+
+
+def resident(role: str, one: Wanted, room: Room, split: Split, share: float) -> list[Finding]:
+    """
+    Return what is to be said of a server that must have everything in its cards' memory: vLLM and its like.
+
+    + room: with the cards that this server takes
+    + share: of each card's memory that it takes, gpu_memory_utilization
+
+    Counted is the KV cache of one request of full length, without which vLLM does not start; it keeps the caches of
+    more in what is left, and lets requests wait for that.
+    """
+    if one.fit == "off" or not one.model.size_bytes or not room.cards:
+        return []
+    alone = replace(one, parallel=1)
+    have = min(room.cards) * share
+    demand = split.demand(alone)
+    if demand.total_bytes <= have:
+        return []
+    wider = [
+        f"tensor_parallel: {number}"
+        for number in range(split.tensor + 1, len(room.cards) // split.pipeline + 1)
+        if (one.model.attention_heads or 0) % number == 0
+        and replace(split, tensor=number).demand(alone).total_bytes <= have
+    ]
+    key = "fit_cards" if one.fit == "error" else "fit_cards_allowed"
+    words: dict[str, Word] = {
+        "need": gib(demand.total_bytes),
+        "arithmetic": str(demand),
+        "have": gib(have),
+        "share": f"{share:.0%}",
+        "suggestion": [*wider[:1], *suggestions(alone, lambda other: split.demand(other).total_bytes <= have)],
+    }
+    return [Finding(key, f"{role}/instances/{one.name}", words)]
+
+
+Fits = Callable[[Wanted], bool]
+"""Whether it would fit, if it were like this."""
+
+
+def suggestions(one: Wanted, fits: Fits) -> list[str]:
+    """Return changes, each of which alone would make a model fit: a smaller quantisation, a shorter context."""
+    return [*_smaller_model(one, fits), *_shorter_context(one, fits)]
+
+
+def _smaller_model(one: Wanted, fits: Fits) -> list[str]:
+    """Return the largest quantisation of the same model in files/models.yaml that fits."""
+    if one.model.entry is None:
+        return []
+    found = [
+        (other.size_bytes or 0, name)
+        for name, other in catalogue().items()
+        if (other.family, other.format) == (one.model.entry.family, one.model.entry.format)
+        and (other.size_bytes or 0) < (one.model.size_bytes or 0)
+        and fits(replace(one, model=replace(one.model, size_bytes=other.size_bytes, attention=other.attention)))
+    ]
+    return [f"model: {max(found)[1]}"] if found else []
+
+
+def _shorter_context(one: Wanted, fits: Fits) -> list[str]:
+    """Return the greatest context that fits, if any does that is of use."""
+    wanted = one.tokens // one.parallel
+    low, high = 0, wanted // CONTEXT_STEP
+    while low < high:
+        middle = (low + high + 1) // 2
+        if fits(replace(one, context_length=middle * CONTEXT_STEP)):
+            low = middle
+        else:
+            high = middle - 1
+    found = low * CONTEXT_STEP
+    return [f"context_length: {found}"] if SHORTEST_CONTEXT <= found < wanted else []
+
+
+def layers_that_fit(one: Wanted, room: Room) -> int:
+    """
+    Return how many layers of a model the cards can hold, with their share of the KV cache.
+
+    Where the model's publisher has a rule, by that: for its dynamic quantisations of DeepSeek-R1, unsloth says
+    ``n = VRAM / size of the files * layers - 4`` (https://unsloth.ai/blog/deepseekr1-dynamic).
+    """
+    attention, entry = one.model.attention, one.model.entry
+    if attention is None or not one.model.size_bytes:
+        return 0
+    if entry and entry.offload_reserve_layers is not None:
+        found = room.vram_bytes / one.model.size_bytes * attention.layers - entry.offload_reserve_layers
+    else:
+        demand = one.demand()
+        free = room.vram_bytes * USABLE - demand.overhead_bytes
+        found = attention.layers * free / (demand.weights_bytes + demand.kv_cache_bytes)
+    return max(0, min(int(found), attention.layers))
+
+
+def _on_cards(one: Wanted, demand: Demand) -> int:
+    """Return what a server puts on the cards whether it fits there or not."""
+    if one.gpu_layers == "all":
+        return demand.total_bytes
+    if one.gpu_layers == "auto" or not one.gpu_layers or one.model.attention is None:
+        return 0  # a number says nothing where it is not known of how many
+    layers = one.model.attention.layers
+    of_layers = demand.weights_bytes + demand.kv_cache_bytes
+    return of_layers * min(one.gpu_layers, layers) // layers + demand.overhead_bytes
+
+
+def loaded_bytes(parameters: int, embedding: Embedding, bits: float) -> int:
+    """
+    Return the size of a model's weights in memory, where an engine converts them to so many bits as it loads.
+
+    Below 16, the tables of tokens stay in 16.
+    """
+    tables = embedding.vocabulary * embedding.width * (1 if embedding.tied else 2)
+    if bits >= 16:
+        return int(parameters * bits / 8)
+    return int(2 * tables + (parameters - tables) * bits / 8)
 
 
 def gib(size_bytes: float) -> str:

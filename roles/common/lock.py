@@ -173,6 +173,12 @@ class DeclaredCard:
         """The kernels that are known to drive it."""
         return self.card.kernel or self.family.kernel or KernelRange()
 
+    @property
+    def compute_capability(self) -> tuple[int, int] | None:
+        """CUDA's, (8, 9); None for a card that has none."""
+        major, _, minor = (HARDWARE[self.tag].compute_capability or "").partition(".")
+        return (int(major), int(minor)) if major else None
+
     def __str__(self) -> str:
         """Name the card as a person looks for it: "Arc B580 (8086:e20b @ 0000:03:00.0)"."""
         return f"{self.card.name} ({self.controller.pci_id} @ {self.controller.address})"

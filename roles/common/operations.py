@@ -171,11 +171,12 @@ def program(
 
 
 @operation()
-def keys(paths: Mapping[str, bool]) -> Commands:
+def keys(paths: Mapping[str, bool], lengths: Mapping[str, int] | None = None) -> Commands:
     """
     Have a random key in each file, readable by root alone; one that stands there already is kept.
 
     + paths: file on the host -> whether it shall exist
+    + lengths: file -> hexadecimal digits, where 64 are too many, as of a password that people type
 
     The key is made on the host and never leaves it.
     """
@@ -187,7 +188,7 @@ def keys(paths: Mapping[str, bool]) -> Commands:
     ]
     for path in missing:
         final, part = QuoteString(path), QuoteString(f"{path}.part")
-        random = "head -c 32 /dev/urandom | sha256sum | cut -c 1-64 >"
+        random = f"head -c 32 /dev/urandom | sha256sum | cut -c 1-{(lengths or {}).get(path, 64)} >"
         yield StringCommand("install -D -m 0600 /dev/null", part, "&&", random, part, "&& mv -fT --", part, final)
     for path in loose:
         yield StringCommand("chown root:root", QuoteString(path), "&& chmod 0600", QuoteString(path))

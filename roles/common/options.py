@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Self, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Protocol, Self, get_args, get_origin, runtime_checkable
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -32,6 +32,8 @@ def _without_login(url: str) -> str:
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[int, Field(ge=1)]
 Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+Fingerprint = Annotated[str, Field(pattern="^[0-9A-F]{40}$")]
+"""Of an OpenPGP key: all 40 digits, without spaces."""
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$"), AfterValidator(_without_login)]
 InstanceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in a unit name, a path and a URL alike."""
@@ -70,6 +72,14 @@ class Options(BaseModel):
         except ValidationError as error:
             lines = [f"{where}: {_explain(cls, detail, path)}" for detail in error.errors()]
             raise OptionError("\n".join(lines)) from None
+
+
+@runtime_checkable
+class Listening(Protocol):
+    """Options of what takes TCP ports on its host."""
+
+    def listeners(self) -> list[tuple[str, int]]:
+        """Return the ports, each with the path of its option below the role."""
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

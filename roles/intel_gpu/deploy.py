@@ -8,9 +8,10 @@ from pyinfra.api import deploy
 
 from roles.common.apt import packages as have_packages
 from roles.common.hardware import HardwareReport
+from roles.common.keyring import trusted_key
 from roles.common.lock import DeclaredCard, declared_cards
 from roles.common.operations import TextFile, file_set
-from roles.intel_gpu.operations import proven, taken, trusted_key
+from roles.intel_gpu.operations import proven, taken
 from roles.intel_gpu.options import IntelGpuOptions, Source
 from roles.intel_gpu.plan import packages, source_of
 

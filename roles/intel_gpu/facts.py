@@ -65,32 +65,3 @@ class Runtime(FactBase[RuntimeState]):
             firmware=tuple(rest for word, rest in lines if word == "log"),
             noted=any(word == "noted" for word, _ in lines),
         )
-
-
-@dataclass(frozen=True)
-class KeyState:
-    """A package source's key on the host."""
-
-    fingerprints: frozenset[str] = frozenset()
-    """Of the primary keys in the file; none when there is no file."""
-
-
-class Keyring(FactBase[KeyState]):
-    """Fingerprints of the keys in a file that apt trusts."""
-
-    default = KeyState
-
-    def command(self, path: str) -> str:
-        """``path``: of the keyring. gpg is there once base has run."""
-        return f"[ ! -e {path} ] || gpg --show-keys --with-colons {path} 2>/dev/null"
-
-    def process(self, output: list[str]) -> KeyState:
-        """Read gpg's colons (doc/DETAILS): ``fpr`` after ``pub`` is a primary key's."""
-        found, primary = set(), False
-        for line in output:
-            words = line.split(":")
-            if words[0] in ("pub", "sub"):
-                primary = words[0] == "pub"
-            elif words[0] == "fpr" and primary:
-                found.add(words[9])
-        return KeyState(frozenset(found))

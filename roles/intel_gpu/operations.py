@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from pyinfra import host, state
 from pyinfra.api import StringCommand, operation
 
-from roles.common.apt import apt_script
 from roles.common.findings import Finding, notice
 from roles.common.operations import Commands, refuse
 from roles.common.reboot import NOTES, Boot, BootState, content, wish
-from roles.intel_gpu.facts import Keyring, KeyState, Runtime, RuntimeState
+from roles.intel_gpu.facts import Runtime, RuntimeState
 
 ROLE = "intel_gpu"
-KEY = (Path(__file__).parent / "files" / "key.sh").read_text()
 GOOD_GUC = (70, 65, 0)
 """Older GuC firmware resets Battlemage's compute engine under load (intel/compute-runtime#948, vllm-project#55425)."""
-
-
-@operation()
-def trusted_key(url: str, path: str, option: str, fingerprints: Sequence[str]) -> Commands:
-    """
-    Have a package source's keys where apt finds them, and no others than the pinned ones.
-
-    + url: where they are published
-    + path: of the keyring
-    + option: the option that pins them
-    + fingerprints: of the keys that may be there
-    """
-    found: KeyState = host.get_fact(Keyring, path=path)
-    if found.fingerprints and found.fingerprints <= set(fingerprints):
-        host.noop("the key is there")
-        return
-    yield apt_script(f"{KEY}key {shlex.join([url, path, option, *fingerprints])}")
 
 
 @operation()

@@ -1,13 +1,10 @@
 """Options of the intel_gpu role."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
-from pydantic import Field
-
-from roles.common.options import HttpUrl, Options
+from roles.common.options import Fingerprint, HttpUrl, Options
 
 Source = Literal["auto", "ppa", "intel", "archive", "vulkan", "existing"]
-Fingerprint = Annotated[str, Field(pattern="^[0-9A-F]{40}$")]
 
 
 class IntelGpuOptions(Options):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,9 +13,9 @@ from pydantic import Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import USABLE, Demand, gib, kv_cache_bytes, total
+from roles.common.fit import Room, Wanted, spilling
 from roles.common.hardware import HardwareReport
-from roles.common.lock import declared_cards, vendors_of
+from roles.common.lock import vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.numa import NumaChoice, numa_findings
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Sha256, did_you_mean
@@ -286,28 +287,25 @@ class LlamaCppOptions(EngineOptions):
         return self.source != "build" or self.build_backend != "cpu"
 
     def _fit(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
-        """Compare what the servers need with what there is, where the catalogue knows their models' sizes."""
-        demands = [
-            Demand(
+        """Compare what the servers need with what there is, where their models' sizes are known."""
+        room = Room.of(report, tags)
+        if not self.uses_gpu(tags):
+            room = replace(room, cards=())
+        elif vendors_of(tags) and not room.cards:
+            return []  # nobody knows the size of one of the cards
+        wanted = [
+            Wanted(
                 name,
-                model.size_bytes,
-                kv_cache_bytes(
-                    model.kv_elements_per_token or 0,
-                    one.context_length * one.parallel,
-                    one.cache_type_k,
-                    one.cache_type_v,
-                ),
+                models[one.model],
+                one.context_length,
+                one.parallel,
+                one.cache_type_k,
+                one.cache_type_v,
+                one.fit,
+                one.gpu_layers,
+                maps_weights=one.load_mode in ("auto", "mmap"),
             )
             for name, one in self.instances.items()
-            if one.present and (model := models[one.model]).size_bytes
+            if one.present
         ]
-        sizes = [card.card.vram_mib for card in declared_cards(tags, report)]
-        words: dict[str, Word] = {"need": gib(total(demands)), "arithmetic": "; ".join(map(str, demands))}
-        if self.uses_gpu(tags) and sizes:
-            have = sum(size or 0 for size in sizes) << 20
-            if None not in sizes and total(demands) > have * USABLE:
-                return [Finding("fit_vram", "llama_cpp/instances", {**words, "have": gib(have)})]
-            return []
-        if report.memory_mib and total(demands) > report.memory_mib << 20:
-            return [Finding("fit_memory", "llama_cpp/instances", {**words, "have": gib(report.memory_mib << 20)})]
-        return []
+        return spilling("llama_cpp", wanted, room)

@@ -26,6 +26,8 @@ def endpoints(options: LlamaCppOptions, tags: Sequence[str]) -> list[Endpoint]:
             context_length=instance.context_length,
             api_key_file=key_file("llama_cpp", name) if instance.api_key else None,
             prompt=instance.golden_prompt,
+            # Else the second prompt would be no work (tools/server/README.md).
+            request_fields={"cache_prompt": False},
             max_tokens=instance.golden_max_tokens,
             min_tokens_per_second=instance.min_tokens_per_second,
             ready_timeout_seconds=instance.ready_timeout_seconds,

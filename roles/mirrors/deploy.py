@@ -13,8 +13,6 @@ def deploy_mirrors(options: MirrorsOptions, lock_timeout_seconds: int | None = N
 
     + lock_timeout_seconds: how long to wait for another package manager; None for what the host's apt is set to
     """
-    if options.apt is None and options.pypi is None:
-        return
     mirrors_in_use(
         name="Take packages from mirrors that answer",
         apt=options.apt,

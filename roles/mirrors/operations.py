@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from roles.common.apt import apt_script
+from roles.common.mirror import Mirror, mirror_named
 from roles.common.operations import Commands
 from roles.mirrors.facts import CHOSEN, PIP, STATE, UV, HostSources, MirrorProbes, MirrorState, packed
-from roles.mirrors.options import UPSTREAM, Mirror, mirror_named
+from roles.mirrors.options import UPSTREAM
 from roles.mirrors.sources import (
     KEPT,
     entries,
@@ -68,6 +70,9 @@ def mirrors_in_use(
     probed before anything is written. apt fetches its indexes from a copy of the sources, which then replaces them.
     """
     topics = [topic for topic, names in (("apt", apt), ("pypi", pypi)) if names is not None]
+    if not topics:
+        host.noop("the host keeps what it has")
+        return
     state: HostSources = host.get_fact(MirrorState, topics=topics, timeout_seconds=timeout_seconds)
     problems: list[str] = []
     change = Change()
@@ -173,9 +178,11 @@ def pypi_problems(state: HostSources, names: Sequence[str]) -> list[str]:
 def pypi_files(url: str) -> dict[str, str]:
     """Return the configuration of pip and uv for a simple index; both read no drop-ins."""
     note = f"# {MARK}. Change mirrors/pypi in the inventory, not this file.\n"
+    # pip passes an index without TLS over, unless it is told to trust it; uv takes what it is given.
+    trust = f"trusted-host = {urlsplit(url).netloc}\n" if url.startswith("http://") else ""
     return {
         # https://pip.pypa.io/en/stable/topics/configuration/
-        PIP: f"{note}[global]\nindex-url = {url}\n",
+        PIP: f"{note}[global]\nindex-url = {url}\n{trust}",
         # https://docs.astral.sh/uv/concepts/configuration-files/
         UV: f'{note}[[index]]\nurl = "{url}"\ndefault = true\n',
     }

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from roles.mirrors.options import Mirror
+from roles.common.mirror import Mirror
 
 KEPT = "/var/lib/metal2model/mirrors/original"
 """Below it stand the sources as they were, under their own paths; apt does not look there."""

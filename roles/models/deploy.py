@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Collection
 from hashlib import sha256
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyinfra.api import deploy
 
-from roles.models.operations import store
+from roles.models.operations import Judge, store
 from roles.models.options import ModelsOptions, Source
 
 FILES = Path(__file__).parent / "files"
@@ -21,11 +22,17 @@ CLIENTS = {"huggingface": ("huggingface-hub", "huggingface_hub"), "modelscope": 
 
 
 @deploy("Models")
-def deploy_models(options: ModelsOptions) -> None:
-    """Have the wanted models on the host."""
+def deploy_models(options: ModelsOptions, look_into: Collection[str] = (), judge: Judge | None = None) -> None:
+    """
+    Have the wanted models on the host.
+
+    ``look_into``: names of those whose files are to say how much memory they take, before they are fetched.
+
+    ``judge``: what it then speaks against is not fetched.
+    """
     if options.wanted:
-        spec = specification(options)
-        store(name="Have the models", home=HOME, spec=SPEC, files=own_files(spec), pythons=pythons(spec))
+        spec = specification(options, look_into)
+        store(name="Have the models", home=HOME, spec=SPEC, files=own_files(spec), pythons=pythons(spec), judge=judge)
 
 
 def own_files(spec: dict[str, Any]) -> dict[str, str]:
@@ -44,7 +51,7 @@ def pythons(spec: dict[str, Any]) -> dict[str, str]:
     return groups
 
 
-def specification(options: ModelsOptions) -> dict[str, Any]:
+def specification(options: ModelsOptions, look_into: Collection[str] = ()) -> dict[str, Any]:
     """Return what the program is to have; its schema is what files/store reads."""
     sources = {name: options.source(name) for name in options.wanted}
     endpoints = {"huggingface": options.huggingface_endpoint, "modelscope": options.modelscope_endpoint}
@@ -58,7 +65,7 @@ def specification(options: ModelsOptions) -> dict[str, Any]:
             for hub, endpoint in endpoints.items()
             if any(source.kind == hub for source in sources.values())
         },
-        "models": [entry(name, source) for name, source in sources.items()],
+        "models": [entry(name, source, look_into=name in look_into) for name, source in sources.items()],
     }
 
 
@@ -79,8 +86,11 @@ def client(hub: str, endpoint: str) -> dict[str, str]:
     }
 
 
-def entry(name: str, source: Source) -> dict[str, Any]:
+def entry(name: str, source: Source, *, look_into: bool = False) -> dict[str, Any]:
     """Return what the program needs to know of a model."""
+    described = PurePosixPath(source.path).relative_to(source.directory).as_posix()
+    if not described.endswith(".gguf"):
+        described = "config.json"
     return {
         "name": name,
         "source": source.kind,
@@ -93,4 +103,5 @@ def entry(name: str, source: Source) -> dict[str, Any]:
         "path": source.path if source.kind == "path" else None,
         "sha256": source.sha256,
         "digests": dict(source.digests),
+        "look_into": described if look_into and source.kind != "path" else None,
     }

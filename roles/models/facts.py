@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
+
+from roles.common.model import Shape
 
 RUN = "import sys; sys.path.insert(0, sys.argv.pop(1)); from store.{} import main; sys.exit(main(sys.argv[1:]))"
 """
@@ -25,6 +27,8 @@ class StoreState:
     """Hub -> why the environment of its client cannot be used; None when it can. Empty when not installed."""
     models: Mapping[str, str | None]
     """Name -> why the model is not known to be complete; None when it is. Empty when not installed."""
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    """Name -> what the model's files say of the memory that it takes, of those that were looked into."""
 
     @property
     def at_rest(self) -> bool:
@@ -62,4 +66,6 @@ class Store(FactBase[StoreState]):
 
     def process(self, output: list[str]) -> StoreState:
         """Read the one line of JSON."""
-        return StoreState(**json.loads(output[-1]))
+        found = json.loads(output[-1])
+        shapes = {name: Shape.model_validate(shape) for name, shape in found.pop("shapes", {}).items()}
+        return StoreState(**found, shapes=shapes)

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
-from pyinfra import host
+from pyinfra import host, state
 from pyinfra.api import QuoteString, operation
 
-from roles.common.operations import Commands, ShownCommand, TextFile, file_set
+from roles.common.findings import Finding, notice
+from roles.common.model import Shape
+from roles.common.operations import Commands, ShownCommand, TextFile, file_set, refuse
 from roles.models.facts import RUN, Store
+
+Judge = Callable[[Mapping[str, Shape]], tuple[Sequence[str], Sequence[Finding]]]
+"""What speaks against models whose files say this, as sentences, and of what the user is to be warned."""
 
 
 @operation()
-def store(home: str, spec: str, files: Mapping[str, str], pythons: Mapping[str, str]) -> Commands:
+def store(
+    home: str, spec: str, files: Mapping[str, str], pythons: Mapping[str, str], judge: Judge | None = None
+) -> Commands:
     """
     Have the wanted models, complete and verified, and the hubs' clients that they need.
 
@@ -21,42 +28,58 @@ def store(home: str, spec: str, files: Mapping[str, str], pythons: Mapping[str, 
     + spec: path on the host of what is wanted
     + files: path on the host -> content, of the role's own files; the package and spec are among them
     + pythons: group of models, see files/store/__init__.py -> the Python that fetches it
+    + judge: what it speaks against is not fetched, nor anything else
 
     One remote command when nothing is to do. A model that cannot be had does not keep the others from coming; the
     disk's space is compared with what all of them need together, before the first byte.
     """
     digests = {path: sha256(content.encode()).hexdigest() for path, content in files.items()}
-    state = host.get_fact(Store, home=home, spec=spec, digests=digests)
-    if state.at_rest:
-        host.noop(f"{len(state.models)} models as wanted")
-        return
-    if not state.installed:
-        yield from file_set._inner(files={path: TextFile(content) for path, content in files.items()})
-    words = (STEPS, "store", RUN.format("commands"), home, spec)
-    yield ShownCommand("sh -c", *map(QuoteString, words),
-                       *(QuoteString(f"{group}={python}") for group, python in pythons.items()))  # fmt: skip
+    before = found = host.get_fact(Store, home=home, spec=spec, digests=digests)
+    words = ("store", RUN.format("commands"), home, spec)
+    groups = [QuoteString(f"{group}={python}") for group, python in pythons.items()]
+    if not before.at_rest:
+        if not before.installed:
+            yield from file_set._inner(files={path: TextFile(content) for path, content in files.items()})
+        yield ShownCommand("sh -c", *map(QuoteString, (HEAD + PLAN, *words)), *groups)
+        found = host.get_fact(Store, home=home, spec=spec, digests=digests)
+    errors, warnings = judge(found.shapes) if judge else ((), ())
+    if state.is_executing:
+        for warning in warnings:
+            notice(host.name, warning)
+    if errors:
+        yield from refuse._inner(problems=errors)
+    if before.at_rest:
+        host.noop(f"{len(before.models)} models as wanted")
+    else:
+        yield ShownCommand("sh -c", *map(QuoteString, (HEAD + FETCH, *words)), *groups)
 
 
-STEPS = """
+HEAD = """
 export LC_ALL=C.UTF-8
 umask 022
 run=$1 home=$2 spec=$3 failed=0
 shift 3
-# A power cut can damage what Python compiled, and Python would not compile it again.
-rm -rf -- "$home/store/__pycache__"
 store() {
     python=$1
     shift
     "$python" -I -c "$run" "$home" "$spec" "$@"
 }
-groups=
+"""
+PLAN = """
+# A power cut can damage what Python compiled, and Python would not compile it again.
+rm -rf -- "$home/store/__pycache__"
 for group; do
-    case $group in plain=*) ;; *) store python3 environment "${group%%=*}" ;; esac &&
-        groups="$groups $group" || failed=1
+    case $group in plain=*) ;; *) store python3 environment "${group%%=*}" || continue ;; esac
+    store "${group#*=}" plan "${group%%=*}"
 done
-for group in $groups; do store "${group#*=}" plan "${group%%=*}" || failed=1; done
+exit 0
+"""
+"""Have the clients, read all listings, each hub by the Python that has its client. Where it fails, `FETCH` does."""
+FETCH = """
 store python3 space || exit 1
-for group in $groups; do store "${group#*=}" fetch "${group%%=*}" || failed=1; done
+for group; do
+    command -v "${group#*=}" >/dev/null && store "${group#*=}" fetch "${group%%=*}" || failed=1
+done
 exit $failed
 """
-"""Have the clients, read all listings, check the disk for all, fetch; each hub by the Python that has its client."""
+"""Check the disk for all, fetch."""

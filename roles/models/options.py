@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Annotated, ClassVar, Literal, Self
@@ -12,7 +13,17 @@ from pydantic import Field, model_validator
 from roles.common.findings import Finding, Word
 from roles.common.fit import gib
 from roles.common.hardware import HardwareReport, mount_of
-from roles.common.model import FilePattern, HubName, Model, Repository, Revision, catalogue
+from roles.common.lock import declared_cards
+from roles.common.model import (
+    CatalogueEntry,
+    FilePattern,
+    HubName,
+    Model,
+    Repository,
+    Revision,
+    Shape,
+    catalogue,
+)
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Sha256, did_you_mean
 
 AbsolutePath = Annotated[str, Field(pattern=r"^/[^\n]*[^/\n]$")]
@@ -215,21 +226,36 @@ class ModelsOptions(Options):
             digests=tuple(digests.items()),
         )
 
-    def model(self, name: str) -> Model:
-        """Return what an engine is to load for ``models/wanted/NAME``; raise `ValueError` for a name not wanted."""
+    def model(self, name: str, shape: Shape | None = None) -> Model:
+        """
+        Return what an engine is to load for ``models/wanted/NAME``; raise `ValueError` for a name not wanted.
+
+        ``shape``: what the host read of its files; without, what files/models.yaml knows.
+        """
         if name not in self.wanted:
             raise ValueError(f"{name!r} is not among models/wanted{did_you_mean(name, self.wanted)}; declare it there")
-        wanted = self.wanted[name]
-        entry = None if wanted.repo or wanted.url or wanted.path else catalogue()[name]
+        entry = self.entry(name)
+        known: Shape | CatalogueEntry | None = shape or entry
         return Model(
             name=name,
             path=self.source(name).path,
-            size_bytes=entry.size_bytes if entry else None,
-            kv_elements_per_token=entry.kv_elements_per_token if entry else None,
+            size_bytes=known.size_bytes if known else None,
+            attention=known.attention if known else None,
+            context_length=known.context_length if known else None,
+            entry=entry,
         )
 
-    def findings(self, report: HardwareReport) -> list[Finding]:
-        """Return why the disk can never hold the models whose sizes are known; what is free now, the role looks at."""
+    def entry(self, name: str) -> CatalogueEntry | None:
+        """Return what files/models.yaml has of a wanted model; None of one that comes from elsewhere."""
+        wanted = self.wanted[name]
+        return None if wanted.repo or wanted.url or wanted.path else catalogue()[name]
+
+    def findings(self, report: HardwareReport, tags: Sequence[str]) -> list[Finding]:
+        """Return why the disk can never hold the models whose sizes are known, and which are too large for the host."""
+        return [*self._disk(report), *(f for name in self.wanted for f in self._sizing(name, report, tags))]
+
+    def _disk(self, report: HardwareReport) -> list[Finding]:
+        """What is free now, the role looks at."""
         sizes = {name: size for name in self.wanted if (size := self.model(name).size_bytes)}
         mount = mount_of(report, self.directory)
         if mount is None or sum(sizes.values()) <= mount.size_mib << 20:
@@ -241,3 +267,32 @@ class ModelsOptions(Options):
             "have": gib(mount.size_mib << 20),
         }
         return [Finding("fit_disk", "models/wanted", words)]
+
+    def _sizing(self, name: str, report: HardwareReport, tags: Sequence[str]) -> list[Finding]:
+        """Compare the host with the minimum of the sizing table, where there is a row for the model."""
+        entry = self.entry(name)
+        if entry is None or entry.sizing is None:
+            return []
+        sizes = [card.card.vram_mib for card in declared_cards(tags, report)]
+        mount = mount_of(report, self.directory)
+        row = entry.sizing.minimum
+        # What a machine calls 16 GB shows the kernel a little less than 16 GiB, and that is more than 16 * 10^9 bytes.
+        compared = {
+            "{:g} cores": (report.cpu.cores or None, row.cores),
+            "{:.3g} GB RAM": (_gb(report.memory_mib) or None, row.memory_gb),
+            "{:.3g} GB VRAM": (None if None in sizes else _gb(sum(size or 0 for size in sizes)), row.vram_gb),
+            "{:.3g} GB disk": (_gb(mount.size_mib) if mount else None, row.disk_gb),
+        }
+        short = {text: pair for text, pair in compared.items() if pair[0] is not None and pair[0] < pair[1]}
+        if not short:
+            return []
+        words: dict[str, Word] = {
+            "row": entry.sizing.row,
+            "found": [text.format(found) for text, (found, _) in short.items()],
+            "required": [text.format(required) for text, (_, required) in short.items()],
+        }
+        return [Finding("sizing_minimum", f"models/wanted/{name}", words)]
+
+
+def _gb(mib: int) -> float:
+    return (mib << 20) / 1e9

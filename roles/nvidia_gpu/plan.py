@@ -59,6 +59,16 @@ def choice(options: NvidiaGpuOptions, cards: Sequence[DeclaredCard]) -> Driver |
     )
 
 
+def version(options: NvidiaGpuOptions, tags: Sequence[str], report: HardwareReport) -> str | None:
+    """Return the version of the driver, or its branch, that runs once the role is through; None when not known."""
+    chosen = choice(options, declared_cards(tags, report, "nvidia"))
+    if options.source != "existing" and report.os.id == "ubuntu" and chosen:
+        return chosen.number
+    if options.source != "existing" and report.os.id == "debian":
+        return DEBIAN.get(report.os.version)
+    return report.nvidia.version if report.nvidia else None
+
+
 def older(version: str, required: str | None) -> bool:
     """Whether a version of the driver comes before the required one; only as many numbers count as are given."""
     if required is None:

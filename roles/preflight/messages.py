@@ -73,6 +73,93 @@ MESSAGES: dict[str, Message] = {
         "upstream releases no CPU build for {found}, only for {required}; write source: 'build'",
         "上游没有为 {found} 发布 CPU 版本，只有 {required}；请写 source: 'build'",
     ),
+    "vllm_architecture": error(
+        "the architecture is {found}; required for 'native' is amd64, for which its packages are pinned; write method: "
+        "'container'",
+        "体系结构是 {found}；'native' 要求 amd64，软件包只为它固定版本；请写 method: 'container'",
+    ),
+    "vllm_python": error(
+        "the Python of {found} is too old or not known; required: 3.11 to 3.14, for which vLLM is published; write python: "
+        "'3.12', and uv brings it, or method: 'container'",
+        "{found} 的 Python 太旧或未知；要求：3.11 到 3.14，vLLM 只为它们发布；请写 python: '3.12'，由 uv 安装，或写 method: 'container'",
+    ),
+    "vllm_capability": error(
+        "{card} has compute capability {found}; required: {required}, below which vLLM has no kernels; serve the model "
+        "by llama_cpp (its CUDA 12 build) or ollama, or take the card out of the tags",
+        "{card} 的计算能力是 {found}；要求：{required}，更低的没有 vLLM 内核；请用 llama_cpp（CUDA 12 版本）或 ollama 提供该模型，"
+        "或从标签中移除该显卡",
+    ),
+    "vllm_bfloat16": error(
+        "{card} has compute capability {found}; required for bfloat16: {required}; write 'half', or 'auto', which takes it "
+        "where it must",
+        "{card} 的计算能力是 {found}；bfloat16 要求：{required}；请写 'half'，或写 'auto'，由 vLLM 自动选择",
+    ),
+    "vllm_driver": error(
+        "NVIDIA's driver is {found}; required: {required} or newer, for vLLM's PyTorch is made for CUDA 13; choose a newer "
+        "branch, or a distribution that has one (Ubuntu 22.04 and later), or serve the model by llama_cpp or ollama",
+        "NVIDIA 驱动是 {found}；要求：{required} 或更新，vLLM 的 PyTorch 基于 CUDA 13；请选择更新的分支，或使用提供该分支的发行版"
+        "（Ubuntu 22.04 及以后），或用 llama_cpp 或 ollama 提供该模型",
+    ),
+    "vllm_heads": error(
+        "{found} does not divide the {heads} attention heads of {model}, and each card gets as many; use one of: {required}",
+        "{found} 不能整除 {model} 的 {heads} 个注意力头，而每张显卡必须分得同样多；请使用其中之一：{required}",
+    ),
+    "vllm_cards": error(
+        "{required} cards are needed on this host ({arithmetic}: tensor_parallel x pipeline_parallel x data_parallel / "
+        "hosts), and {found} are declared or chosen by cards; give fewer, or correct the tags",
+        "该主机需要 {required} 张显卡（{arithmetic}：tensor_parallel x pipeline_parallel x data_parallel / 主机数），而声明或由 "
+        "cards 选定的有 {found} 张；请减小其中之一，或声明实际的显卡",
+    ),
+    "vllm_shared": error(
+        "the servers that share a card take {found} of its memory together; required: 1 or less, for each takes its share "
+        "at its start; set a lower gpu_memory_utilization, or give each its own cards",
+        "共用一张显卡的服务合计占用其显存的 {found}；要求：不超过 1，每个服务启动时即占用自己的份额；请减小 gpu_memory_utilization，"
+        "或用 cards 为每个服务指定各自的显卡",
+    ),
+    "vllm_exposed": warning(
+        "vLLM listens on {found}, and its key guards /v1 alone: whoever reaches the port can use /invocations, /metrics and "
+        "others without it; listen on 127.0.0.1 behind a proxy that lets /v1 through",
+        "vLLM 监听 {found}，而密钥只保护 /v1：能访问该端口的人无需密钥即可使用 /invocations、/metrics 等；请监听 127.0.0.1，"
+        "由只放行 /v1 的代理转发",
+    ),
+    "open_webui_python": error(
+        "the system is {found}; required for Open WebUI's package is Python 3.11 or 3.12, which Debian 12 and Ubuntu "
+        "24.04 have; write python: '3.12', and uv brings it, or method: 'container'",
+        "系统是 {found}；Open WebUI 的软件包要求 Python 3.11 或 3.12，Debian 12 和 Ubuntu 24.04 自带；"
+        "请写 python: '3.12'，由 uv 安装，或写 method: 'container'",
+    ),
+    "ollama_no_release": error(
+        "the architecture is {found}; required: {required}, for which digests of Ollama {version} are pinned; choose "
+        "another host, or give the digest of an archive for it in ollama/sha256",
+        "体系结构是 {found}；要求：{required}（已固定 Ollama {version} 的摘要）；请换用其他主机，或在 ollama/sha256 中给出该架构归档的摘要",
+    ),
+    "ollama_old_driver": error(
+        "NVIDIA's driver {found} runs; required: {required} or later, for {card}; with an older one Ollama computes on "
+        "the processors; install a newer driver, or serve the model by llama_cpp",
+        "正在运行 NVIDIA 驱动 {found}；要求：{required} 或更新（{card}）；驱动更旧时 Ollama 会在处理器上计算；请安装更新的驱动，或用 "
+        "llama_cpp 提供该模型",
+    ),
+    "ollama_taken_over": warning(
+        "{unit}, which metal2model did not write, was taken over: its models stay where they are, its program was put "
+        "aside ({program}); remove that, and what else that installation left, when you are content",
+        "接管了 {unit}（不是 metal2model 写的）：其模型原地保留，其程序已移开（{program}）；确认无误后请删除它以及该安装留下的其他文件",
+    ),
+    "ollama_drop_ins": warning(
+        "these drop-ins of ollama.service, which metal2model did not write, still have effect: {found}; remove them, or "
+        "write what they set as options",
+        "ollama.service 的这些 drop-in（不是 metal2model 写的）仍然有效：{found}；请删除它们，或把其中的设置写成选项",
+    ),
+    "ollama_undeclared": warning(
+        "Ollama has models that no instance declares, and they were left alone: {found}; declare them, or remove them "
+        "with: ollama rm NAME",
+        "Ollama 中有未声明的模型，已保留：{found}；请声明它们，或用 ollama rm NAME 删除",
+    ),
+    "dify_unreachable": warning(
+        "Dify's containers do not reach {found}, which listen on this host's loopback address; where Dify shall use "
+        "them, write host: '172.17.0.1' there, docker's bridge, or leave them out of dify/backends",
+        "Dify 的容器无法访问 {found}，它们只监听该主机的回环地址；若 Dify 要使用它们，请在那里写 host: '172.17.0.1'"
+        "（docker 网桥），或将它们从 dify/backends 中去掉",
+    ),
     "small_bar": error(
         "{card} shows {found} MiB of its memory to the processor; required: all {required} MiB; with less, the "
         "compute runtime finds no device or is slow; in the firmware's setup switch off CSM, switch on Above 4G "
@@ -176,6 +263,33 @@ MESSAGES: dict[str, Message] = {
         "Secure Boot 已启用，而 {system} 的 NVIDIA 模块需要在主机上编译（DKMS），没有签名，内核不会加载；要求使用已签名模块或关闭 "
         "Secure Boot；请在固件设置中关闭，或使用 Ubuntu 自己的内核，其模块已签名",
     ),
+    "docker_source": error(
+        "Docker publishes no packages for {system}; required for source: 'docker' is Ubuntu 22.04, 24.04, 26.04 or "
+        "Debian 12, 13; write source: 'archive', or install an engine yourself and write source: 'existing'",
+        "Docker 没有为 {system} 发布软件包；source: 'docker' 要求 Ubuntu 22.04、24.04、26.04 或 Debian 12、13；请写 source: 'archive'，"
+        "或自行安装引擎并写 source: 'existing'",
+    ),
+    "docker_no_compose": error(
+        "the archive of {system} has only the predecessor of docker compose, in Python; required is version 2 or later; "
+        "write source: 'docker', or compose: False",
+        "{system} 的软件仓库只有 docker compose 的 Python 旧版；要求 2 或更高版本；请写 source: 'docker'，或 compose: False",
+    ),
+    "docker_no_cdi": error(
+        "the archive of {system} has Docker 20.10; required for NVIDIA's cards in containers is 25 or later, which knows "
+        "CDI; write source: 'docker'",
+        "{system} 的软件仓库提供 Docker 20.10；在容器中使用 NVIDIA 显卡要求支持 CDI 的 25 或更高版本；请写 source: 'docker'",
+    ),
+    "docker_in_container": warning(
+        "this host is a container itself ({virtualization}); containers run in it only if its machine permits nesting "
+        "and gives it cgroups of its own (Proxmox: features nesting=1,keyctl=1), which the run will show",
+        "该主机本身是容器（{virtualization}）；只有宿主机允许嵌套并为其提供独立的 cgroup 时（Proxmox：features nesting=1,keyctl=1），"
+        "其中才能运行容器，运行时即可看出",
+    ),
+    "image_moved": warning(
+        "the image {image} is no longer {was}, which was pulled for it: somebody built it or pulled it again on the host; "
+        "servers run what it is now; to have the former one back, remove the image on the host and run again",
+        "镜像 {image} 已不是当初拉取的 {was}：有人在主机上重新构建或拉取了它；服务将运行现在的镜像；如需恢复，请在主机上删除该镜像后重新运行",
+    ),
     "intel_source": error(
         "{source!r} has no compute runtime for {system}; choose {choices}",
         "{source!r} 没有适用于 {system} 的计算运行时；请选择 {choices}",
@@ -198,16 +312,107 @@ MESSAGES: dict[str, Message] = {
         "Intel 显卡运行的 GuC 固件是 {found}；要求：{required} 或更新，更早的版本在长时间计算时可能使显卡复位；"
         "请在发行版提供更新的 linux-firmware 后安装并重启",
     ),
+    "sizing_minimum": warning(
+        "this host has {found}; required, by the minimum of row {row} of the sizing table (docs/models.md), are "
+        "{required}; it may not load, or be too slow to use; choose a smaller model, or another host",
+        "该主机有 {found}；按配置表（docs/models.md）{row} 一行的最低要求，需要 {required}；可能无法加载，或慢得无法使用；"
+        "请选择更小的模型，或换用其他主机",
+    ),
     "fit_memory": warning(
-        "needs {need} of memory ({arithmetic}), and the host has {have}; it will be slow or be killed; choose a "
-        "smaller model or quantisation, a shorter context_length, or another host",
-        "需要 {need} 内存（{arithmetic}），而主机有 {have}；会很慢或被终止；请选择更小的模型或量化、更短的 context_length，或其他主机",
+        "needs {need} of memory ({arithmetic}), and the host has {have}; it will be slow or be killed; what would fit "
+        "here: {suggestion}; or choose a smaller model, or another host",
+        "需要 {need} 内存（{arithmetic}），而主机有 {have}；会很慢或被终止；此处放得下的设置：{suggestion}；或选择更小的模型，或换用其他主机",
     ),
     "fit_vram": warning(
         "needs {need} of GPU memory ({arithmetic}), and the declared cards have {have}, of which 92 % can be used; "
-        "layers that do not fit stay with the processors; choose a smaller model, or set gpu_layers",
-        "需要 {need} 显存（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；放不下的层留在处理器上；请选择更小的模型，或设置 "
-        "gpu_layers",
+        "layers that do not fit stay with the processors, which is slower; what would fit here: {suggestion}; or leave it so",
+        "需要 {need} 显存（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；放不下的层留在处理器上，会更慢；"
+        "此处放得下的设置：{suggestion}；或保持不变",
+    ),
+    "fit_no_memory": error(
+        "needs {need} of memory ({arithmetic}), of which {held} must stay in memory all the time, and the host has "
+        "{have} with its cards; required is room for that, or the server is killed; what would fit here: {suggestion}; or "
+        "choose a smaller model or another host, or write fit: 'warn' to try all the same",
+        "需要 {need} 内存（{arithmetic}），其中 {held} 必须一直留在内存中，而主机连同显卡有 {have}；要求放得下这部分，否则服务会被终止；"
+        "此处放得下的设置：{suggestion}；或请选择更小的模型或其他主机，或写 fit: 'warn' 照样尝试",
+    ),
+    "fit_no_memory_allowed": warning(
+        "needs {need} of memory ({arithmetic}), of which {held} must stay in memory all the time, and the host has "
+        "{have} with its cards; fit: 'warn' lets it pass: expect the server to be killed; what would fit here: {suggestion}",
+        "需要 {need} 内存（{arithmetic}），其中 {held} 必须一直留在内存中，而主机连同显卡有 {have}；fit: 'warn' 放行：服务可能被终止；"
+        "此处放得下的设置：{suggestion}",
+    ),
+    "fit_no_vram": error(
+        "gpu_layers puts {pinned} on the cards ({arithmetic}), and the declared cards have {have}, of which 92 % can be "
+        "used; required is room for all of that, or the server does not start; what would fit here: {suggestion}; or write "
+        "gpu_layers: 'auto', or fit: 'warn' to try all the same",
+        "gpu_layers 要在显卡上放 {pinned}（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；要求全部放得下，否则服务不会启动；"
+        "此处放得下的设置：{suggestion}；或请写 gpu_layers: 'auto'，或写 fit: 'warn' 照样尝试",
+    ),
+    "fit_no_vram_allowed": warning(
+        "gpu_layers puts {pinned} on the cards ({arithmetic}), and the declared cards have {have}, of which 92 % can be "
+        "used; fit: 'warn' lets it pass: expect the server not to start; what would fit here: {suggestion}",
+        "gpu_layers 要在显卡上放 {pinned}（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；fit: 'warn' 放行：服务可能无法启动；"
+        "此处放得下的设置：{suggestion}",
+    ),
+    "fit_cards": error(
+        "needs {need} on each of its cards ({arithmetic}), and may take {have} of one, {share} of its memory; required is "
+        "room for all of it, as this server leaves nothing to the processors; what would fit here: {suggestion}; or choose a "
+        "smaller model, or write fit: 'warn' to try all the same",
+        "每张显卡需要 {need}（{arithmetic}），而每张只能用 {have}，即其显存的 {share}；要求全部放得下，因为该服务不会把任何部分留给处理器；"
+        "此处放得下的设置：{suggestion}；或请选择更小的模型，或写 fit: 'warn' 照样尝试",
+    ),
+    "fit_cards_allowed": warning(
+        "needs {need} on each of its cards ({arithmetic}), and may take {have} of one, {share} of its memory; "
+        "fit: 'warn' lets it pass: expect the server not to start; what would fit here: {suggestion}",
+        "每张显卡需要 {need}（{arithmetic}），而每张只能用 {have}，即其显存的 {share}；fit: 'warn' 放行：服务可能无法启动；"
+        "此处放得下的设置：{suggestion}",
+    ),
+    "cuda_capability": error(
+        "{card} has compute capability {found}; required for {program}: one of {required}, for which it has kernels; serve "
+        "the model by llama_cpp (its CUDA 12 build) or ollama, or take the card out of the tags",
+        "{card} 的计算能力是 {found}；{program} 要求以下之一：{required}，它只有这些的内核；请用 llama_cpp（CUDA 12 版本）或 ollama "
+        "提供该模型，或从标签中移除该显卡",
+    ),
+    "cuda_driver": error(
+        "NVIDIA's driver is {found}; required for {program}: {required} or newer, for it is made for a newer CUDA; choose a "
+        "newer branch, or serve the model by llama_cpp or ollama",
+        "NVIDIA 驱动是 {found}；{program} 要求 {required} 或更新，因为它基于更新的 CUDA；请选择更新的分支，或用 llama_cpp 或 ollama 提供该模型",
+    ),
+    "other_python": error(
+        "the system is {found}; required for {program} is a Python that it is published for, which these have: {required}; "
+        "write python: '3.12', and uv brings it",
+        "该主机的系统是 {found}；{program} 要求它所支持的 Python 版本，以下系统自带：{required}；请写 python: '3.12'，由 uv 安装",
+    ),
+    "kt_architecture": error(
+        "the architecture is {found}; required: amd64, for which kt-kernel is published; use llama_cpp for the model",
+        "体系结构是 {found}；要求：amd64，kt-kernel 只为它发布；请用 llama_cpp 提供该模型",
+    ),
+    "kt_processor": error(
+        "the processors lack {found}; required for {method}: {required}; choose a method whose instructions they have "
+        "(LLAMAFILE needs the least, AVX2), or serve the model by llama_cpp",
+        "处理器缺少 {found}；{method} 要求：{required}；请选择处理器支持其指令的方法（LLAMAFILE 要求最低，只需 AVX2），或用 llama_cpp 提供该模型",
+    ),
+    "ipex_archived": warning(
+        "{found} is of a project that Intel archived in January 2026, with known security issues; use llama_cpp (variant "
+        "vulkan-x64 or sycl-fp16-x64) or vllm (method: 'container') for the model instead",
+        "{found} 属于 Intel 已于 2026 年 1 月归档的项目，存在已知安全问题；请改用 llama_cpp（variant vulkan-x64 或 sycl-fp16-x64）或 "
+        "vllm（method: 'container'）提供该模型",
+    ),
+    "ipex_no_card": warning(
+        "the tags are {found}, none of them of an Intel card, and the server computes on no other; give the card's tag, for "
+        "its drivers, or expect the server not to start",
+        "标签是 {found}，其中没有 Intel 显卡，而该服务只在 Intel 显卡上计算；请写上显卡的标签以安装驱动，否则服务可能无法启动",
+    ),
+    "ray_without_token": warning(
+        "the cluster's nodes ({found}) ask nobody for a token: every program on one of them can run programs on all; "
+        "write token_file, or leave no other users on these hosts",
+        "集群节点（{found}）不要求令牌：任一节点上的任何程序都能在所有节点上运行程序；请写 token_file，或不让其他用户使用这些主机",
+    ),
+    "ray_public": warning(
+        "{found} can be reached from the Internet, and Ray encrypts nothing; allow_public_addresses lets it pass: use a "
+        "tunnel or a firewall between the nodes, and leave nothing else through",
+        "{found} 可以从互联网访问，而 Ray 不加密任何内容；allow_public_addresses 放行：请在节点之间使用隧道或防火墙，不放行其他流量",
     ),
     "fit_disk": error(
         "the models need {need} ({arithmetic}), and the file system at {path} has {have} in all; choose another "

@@ -12,11 +12,12 @@ from roles.verify.operations import asked, judged
 
 COLUMNS = ("endpoint", "unit", "health", "model", "tokens/s", "verdict")
 REPORT = Report("Verify: do the declared servers answer?", COLUMNS)
-"""One for all hosts of the run: pyinfra runs a deploy once for each host, and this module is loaded once."""
+CARD = Report("Where clients connect (docs/clients.md)", ("model", "connect"))
+"""One of each for all hosts of the run: pyinfra runs a deploy once for each host, and this module is loaded once."""
 
 
 @deploy("Verify")
 def deploy_verify(endpoints: Sequence[Endpoint], unit_patterns: Sequence[str], json_to: str | None) -> None:
     """Prove that every declared server answers; a host whose check fails is a failed host."""
-    asked(name="Ask the golden prompts", report=REPORT, endpoints=endpoints, unit_patterns=unit_patterns)
-    judged(name="Judge the answers", report=REPORT, json_to=json_to)
+    asked(name="Ask the golden prompts", report=REPORT, card=CARD, endpoints=endpoints, unit_patterns=unit_patterns)
+    judged(name="Judge the answers", report=REPORT, card=CARD, json_to=json_to)

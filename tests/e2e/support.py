@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +71,24 @@ def run(directory: Path, hosts: Hosts, deploy: str = "full", *options: str, time
     return Run(done.returncode, done.stdout)
 
 
+@contextmanager
+def tunnel(host: BedHost, target: str) -> Iterator[int]:
+    """Bring a ``address:port`` that only the host reaches to a free port of this machine, with ssh, and return that."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    # It says a word when the port is open, and ends with its standard input.
+    options = ("-L", f"127.0.0.1:{port}:{target}", "-o", "ExitOnForwardFailure=yes", "-o", "BatchMode=yes")
+    line = host.ssh_command("echo open; cat", options=options)
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as ssh:
+        assert ssh.stdin and ssh.stdout
+        try:
+            assert ssh.stdout.readline() == "open\n", f"no tunnel to {target}"
+            yield port
+        finally:
+            ssh.stdin.close()
+
+
 def restarts(host: BedHost, unit: str) -> list[str]:
     """Return when the unit was started since the host booted, in systemd's own journal, oldest first."""
     lines = host.ssh(f"journalctl -o short-monotonic --no-pager -u {unit} | grep -F ': Started ' || true").stdout
@@ -97,9 +117,11 @@ def snapshot(host: BedHost) -> str:
     Return what a run that refuses, or finds nothing to do, must leave as it was.
 
     Every file with size and time, every link and directory with its rights, packages, holds, and which units run.
-    Logs and apt's own caches are no part of it: reading a fresh package list is how a refusal comes about.
+    Logs, containerd's database and apt's own caches are no part of it: reading a fresh package list is how a refusal
+    comes about.
     """
-    passing = ["/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/cache", "/var/tmp", "/var/lib/systemd"]
+    passing = ["/proc", "/sys", "/run", "/tmp", "/dev", "/var/log", "/var/cache", "/var/tmp", "/var/lib/systemd",
+               "/var/lib/containerd"]  # fmt: skip
     pruned = " -o ".join(
         f"-path {path}" for path in [*passing, "/var/lib/apt/lists", "/var/lib/metal2model/apt-updated"]
     )

@@ -274,7 +274,8 @@ def host_with(container: bool = False, **units: UnitState) -> HostServices:
     found |= {
         {"chrony": "chrony.service", "timesyncd": TIMESYNCD, "journald": JOURNALD}[n]: u for n, u in units.items()
     }
-    return HostServices(found, container, frozenset({"video"}), {"llama-server": frozenset({"llama-server", "video"})})
+    groups = frozenset({"render", "video"})
+    return HostServices(found, container, groups, {"llama-server": groups | {"llama-server"}})
 
 
 def test_a_host_as_wanted_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,11 +302,12 @@ def test_readers_of_changed_files_restart(monkeypatch: pytest.MonkeyPatch) -> No
     ]
 
 
-def test_an_account_gets_the_groups_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_account_gets_its_groups_and_those_that_no_package_made(monkeypatch: pytest.MonkeyPatch) -> None:
     bare = HostServices(host_with().units, False, frozenset({"video"}), {})
-    (made,) = services(monkeypatch, bare)
+    group, made = services(monkeypatch, bare)
+    assert group == "groupadd --system render"
     assert made.startswith("useradd --system")
-    assert made.endswith("--groups video llama-server")
+    assert made.endswith("--groups render,video llama-server")
     later = HostServices(bare.units, False, frozenset({"video", "render"}), {"llama-server": frozenset({"video"})})
     assert services(monkeypatch, later) == ["usermod --append --groups render llama-server"]
 

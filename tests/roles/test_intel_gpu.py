@@ -13,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.hardware import HardwareReport, OperatingSystem
+from roles.common.keyring import KEY, Keyring, KeyState
 from roles.common.lock import declared_cards
 from roles.common.options import OptionError
 from roles.intel_gpu.deploy import by_driver, key_of, sources_text
-from roles.intel_gpu.facts import READ, Keyring, KeyState, Runtime, RuntimeState
-from roles.intel_gpu.operations import GOOD_GUC, KEY, old_firmware, problems_of
+from roles.intel_gpu.facts import READ, Runtime, RuntimeState
+from roles.intel_gpu.operations import GOOD_GUC, old_firmware, problems_of
 from roles.intel_gpu.options import IntelGpuOptions, Source
 from roles.intel_gpu.plan import RUNTIME, SOURCES, findings, packages, source_of
 from tests.roles.test_hardware import GIB, dump

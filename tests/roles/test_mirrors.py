@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.common.mirror import mirror_named, presets
 from roles.common.options import OptionError
 from roles.mirrors import deploy, operations
 from roles.mirrors.facts import CHOSEN, PIP, UV, HostSources, MirrorProbes, MirrorState, ProbeResult, packed
@@ -28,7 +29,7 @@ from roles.mirrors.operations import (
     switch_script,
     wanted,
 )
-from roles.mirrors.options import MirrorsOptions, mirror_named, presets
+from roles.mirrors.options import MirrorsOptions
 from roles.mirrors.sources import (
     Release,
     entries,
@@ -369,6 +370,12 @@ def test_upstream_on_an_untouched_host_is_nothing() -> None:
     restore_apt(state, change)
     restore_pypi(state, change)
     assert change == Change()
+
+
+def test_pip_takes_an_index_without_tls_because_it_is_told_to_trust_it_and_no_other() -> None:
+    plain = pypi_files("http://10.0.0.5:8090/pypi/simple")
+    assert plain[PIP].endswith("index-url = http://10.0.0.5:8090/pypi/simple\ntrusted-host = 10.0.0.5:8090\n")
+    assert not any("trusted" in text for text in pypi_files("https://index.example.org/simple").values())
 
 
 def test_a_foreign_pip_conf_is_refused_and_ours_is_not() -> None:

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from pyinfra.api import StringCommand
 
-from roles.common.model import catalogue
 from roles.common.options import OptionError
 from roles.models import deploy
 from roles.models.facts import Store, StoreState
 from roles.models.files.store import commands, hubs, known
 from roles.models.options import ModelsOptions
+from tests.testbed import artefacts
 
 ROOT = Path(__file__).parents[2]
 ZEROS = "0" * 64
@@ -88,18 +88,6 @@ def test_what_an_engine_loads_is_known_without_the_host(model: dict[str, Any], p
 def test_a_model_that_is_not_wanted_is_explained() -> None:
     with pytest.raises(ValueError, match=r"'qwen3-8b' is not among models/wanted \(did you mean 'qwen3-8b-q4'\?\)"):
         options(qwen3_8b_q4={}).model("qwen3-8b")
-
-
-def test_every_catalogued_model_can_be_wanted_from_each_hub_that_has_it() -> None:
-    for name, entry in catalogue().items():
-        for hub in ("huggingface", "modelscope"):
-            if getattr(entry, hub):
-                path = ModelsOptions.load({"hub": hub, "wanted": {name: {}}}, where="h").model(name).path
-                assert path.endswith(".gguf") == (entry.format == "gguf"), name
-        for file in {*entry.sizes, *entry.sha256}:
-            assert file in entry.files, f"{name} knows something of {file}, which it does not want"
-        if entry.sha256 and entry.huggingface:
-            assert re.fullmatch("[0-9a-f]{40}", entry.huggingface.revision or ""), f"{name}: a digest, but no commit"
 
 
 def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for() -> None:
@@ -227,10 +215,10 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return deploy.specification(ModelsOptions.load(data, where="h"))
 
 
-def wanting(spec: dict[str, Any], **wanted: dict[str, Any]) -> dict[str, Any]:
+def wanting(spec: dict[str, Any], look_into: tuple[str, ...] = (), **wanted: dict[str, Any]) -> dict[str, Any]:
     """The same specification with other models."""
     data = {"directory": spec["directory"], "wanted": wanted, "keep_free_mib": 0, "retries": 1}
-    return deploy.specification(ModelsOptions.load(data, where="h"))
+    return deploy.specification(ModelsOptions.load(data, where="h"), look_into)
 
 
 class FakeHub(hubs.Hub):
@@ -509,10 +497,109 @@ def test_a_command_ends_with_what_could_not_be_had(
     assert commands.main([str(file), "space"]) == 0
 
 
-def test_the_catalogue_knows_what_a_token_takes_and_about_how_large_a_model_is() -> None:
-    """16 bit for each element; the figures are those that DeepSeek's distilled models have by their config.json."""
-    entries = catalogue()
-    assert (entries["deepseek-r1-distill-qwen-7b-q4"].kv_elements_per_token or 0) * 2 == 57_344
-    assert (entries["deepseek-r1-distill-qwen-1.5b-q4"].kv_elements_per_token or 0) * 2 == 28_672
-    assert entries["deepseek-r1-distill-qwen-7b-q4"].size_bytes == 4_700_000_000
-    assert entries["qwen3-0.6b-q8"].size_bytes == 639_446_688, "exact where the files' sizes are known"
+# What a model's files say of its memory
+
+
+class Library(FakeHub):
+    """A hub with real files, which counts what is read of their beginnings."""
+
+    def __init__(self, folder: Path, *names: str) -> None:
+        super().__init__(*names)
+        self.folder = folder
+        self.read: list[tuple[str, int]] = []
+
+    def listing(self, model: dict[str, Any], revision: str) -> hubs.Listed:
+        contents = {name: (self.folder / name).read_bytes() for name in self.names}
+        return COMMIT, [
+            {"name": name, "size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+            for name, content in contents.items()
+        ]
+
+    def begin(self, model: dict[str, Any], revision: str, name: str, count: int) -> bytes:
+        assert revision == COMMIT
+        self.read.append((name, count))
+        return (self.folder / name).read_bytes()[:count]
+
+    def get(self, model: dict[str, Any], manifest: dict[str, Any], entry: dict[str, Any], part: Path) -> None:
+        self.served.append(entry["name"])
+        part.write_bytes((self.folder / entry["name"]).read_bytes())
+
+
+@pytest.fixture
+def library(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Library:
+    """A hub with a model in transformers' layout."""
+    found = Library(artefacts.tiny_safetensors(), "model.safetensors", "config.json")
+    monkeypatch.setattr(commands, "hub_of", lambda group, spec: found)
+    return found
+
+
+def test_a_model_is_looked_into_before_any_of_its_weights_are_fetched_and_once(
+    spec: dict[str, Any], library: Library
+) -> None:
+    library.folder, library.names = artefacts.tiny_gguf().parent, ("tiny-random-F32.gguf", "tiny-random-Q8_0.gguf")
+    model = {"repo": "a/b", "files": ["tiny-random-F32.gguf"]}
+    wanted = wanting(spec, ("m",), m=model)
+    assert commands.plan(wanted, "huggingface") == []
+    assert library.served == []
+    assert library.read == [("tiny-random-F32.gguf", 4096)]
+    size = artefacts.tiny_gguf().stat().st_size
+    attention = {"layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16, "value_dim": 16}
+    assert known.check(wanted)["shapes"] == {"m": {"size_bytes": size, "attention": attention, "context_length": 2048}}
+    assert converge(wanted) == {"m": None}
+    assert library.read == [("tiny-random-F32.gguf", 4096)]
+
+
+def test_what_transformers_loads_is_looked_into_by_its_config(spec: dict[str, Any], library: Library) -> None:
+    wanted = wanting(spec, ("m",), m={"repo": "a/b"})
+    assert commands.plan(wanted, "huggingface") == []
+    shape = known.check(wanted)["shapes"]["m"]
+    assert shape["size_bytes"] == (library.folder / "model.safetensors").stat().st_size
+    assert (shape["attention"]["layers"], shape["attention"]["kv_heads"]) == (2, 1)
+    assert [name for name, _ in library.read] == ["config.json"]
+
+
+def test_a_model_that_is_there_is_looked_into_where_it_stands(spec: dict[str, Any], library: Library) -> None:
+    model = {"repo": "a/b"}
+    assert converge(wanting(spec, m=model)) == {"m": None}
+    assert known.check(wanting(spec, m=model))["shapes"] == {}, "nobody wants to know"
+    served = wanting(spec, ("m",), m=model)
+    assert known.check(served)["models"] == {"m": "nobody has looked into it yet"}
+    before = list(library.served)
+    assert converge(served) == {"m": None}
+    assert known.check(served)["shapes"]["m"]["attention"]["layers"] == 2
+    assert (library.read, library.served) == ([], before), "neither asked for nor fetched again"
+
+
+def test_a_model_that_says_nothing_is_fetched_all_the_same(
+    spec: dict[str, Any], hub: FakeHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = wanting(spec, ("m", "n"), m={"repo": "a/b", "files": ["m.gguf"]}, n={"repo": "a/c", "files": ["n.gguf"]})
+    monkeypatch.setattr(hub, "begin", lambda model, revision, name, count: name.encode())
+    assert converge(wanted) == {"m": None, "n": None}
+    assert known.check(wanted)["shapes"] == {}
+    assert "models/wanted/m: whether it fits into memory is not known: it is no GGUF file" in capsys.readouterr().out
+
+
+def test_a_model_that_cannot_be_looked_into_is_not_fetched(
+    spec: dict[str, Any], hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(*_: object) -> bytes:
+        raise hubs.Short("m.gguf ended after 0 of its first 6 bytes")
+
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    monkeypatch.setattr(hub, "begin", cut)
+    wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["m.gguf"]})
+    (problem,) = commands.plan(wanted, "huggingface")
+    assert problem.startswith("models/wanted/m: m.gguf ended after 0 of its first 6 bytes. Gave up after 2 attempts")
+    assert commands.fetch(wanted, "huggingface") == ["models/wanted/m: nothing is known of it; see above why."]
+    assert hub.served == []
+
+
+def test_the_parts_of_a_split_model_count_together(spec: dict[str, Any], library: Library, tmp_path: Path) -> None:
+    whole = artefacts.tiny_gguf().read_bytes()
+    library.folder, library.names = tmp_path, ("q-00001-of-00002.gguf", "q-00002-of-00002.gguf", "mmproj.gguf")
+    for name in library.names:
+        (tmp_path / name).write_bytes(whole)
+    wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["q-00001-of-00002.gguf", "mmproj.gguf"]})
+    assert commands.plan(wanted, "huggingface") == []
+    assert known.check(wanted)["shapes"]["m"]["size_bytes"] == 2 * len(whole)

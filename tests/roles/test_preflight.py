@@ -11,11 +11,15 @@ from typing import Any
 import pytest
 
 from roles.common.findings import Finding
-from roles.common.hardware import Cpu, HardwareReport, Mount, NumaNode, OperatingSystem
+from roles.common.hardware import Cpu, HardwareReport, Mount, NumaNode, NvidiaModule, OperatingSystem
+from roles.common.images import ImageStates, moved
 from roles.common.report import Report
 from roles.declaration import Declaration
 from roles.intel_gpu.facts import RuntimeState
 from roles.intel_gpu.operations import old_firmware
+from roles.ollama.facts import Foreign, ModelsState
+from roles.ollama.operations import findings as ollama_findings
+from roles.ollama.operations import undeclared
 from roles.preflight import operations
 from roles.preflight.findings import SYSTEMS, findings
 from roles.preflight.messages import MESSAGES, Language, sentence, severity
@@ -201,7 +205,51 @@ def serving(model: str = "qwen3-8b-q4", **more: Any) -> dict[str, Any]:
     return {"models": {"wanted": {model: {}}}, "llama_cpp": {"instances": {"r1": instance}, **more}}
 
 
+def transformers(**given: Any) -> dict[str, Any]:
+    """A server of a model of the catalogue, by transformers."""
+    model = "deepseek-r1-distill-qwen-1.5b"
+    instance = {"model": model, "port": 8000, **given}
+    return {"models": {"wanted": {model: {}}}, "transformers_serve": {"instances": {"r1": instance}}}
+
+
+def experts(**given: Any) -> dict[str, Any]:
+    """A server of a model of the catalogue, by KTransformers."""
+    model = "deepseek-r1-distill-qwen-1.5b"
+    instance = {"model": model, "port": 8000, "method": "BF16", **given}
+    return {"models": {"wanted": {model: {}}}, "ktransformers": {"instances": {"r1": instance}}}
+
+
+def ipex(**given: Any) -> dict[str, Any]:
+    """A server of a model of the catalogue, by IPEX-LLM."""
+    model = "deepseek-r1-distill-qwen-1.5b"
+    instance = {"model": model, "port": 8000, **given}
+    return {"docker": {}, "models": {"wanted": {model: {}}}, "ipex_llm": {"instances": {"r1": instance}}}
+
+
+def ray(**given: Any) -> dict[str, Any]:
+    """A cluster of two hosts."""
+    return {"ray": {"node_ip_address": "10.0.0.1", "head": "10.0.0.1", "nodes": ["10.0.0.1", "10.0.0.2"], **given}}
+
+
+def vllm(*, method: str = "native", model: str = "deepseek-r1-distill-qwen-7b", **instance: Any) -> dict[str, Any]:
+    """A server of a model of the catalogue on cards; a container needs docker."""
+    instances = {"r1": {"model": model, "port": 8000, **instance}}
+    return {
+        "models": {"wanted": {model: {}}},
+        "vllm": {"method": method, "instances": instances},
+        **({"docker": {}} if method == "container" else {}),
+    }
+
+
+def two_of_vllm() -> dict[str, Any]:
+    """Two servers on the same card, each of which wants most of it."""
+    options = vllm()
+    one = options["vllm"]["instances"]["r1"]
+    return {**options, "vllm": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
+
+
 B580, RTX4090, RTX5090, V100 = "8086:e20b", "10de:2684", "10de:2b85", "10de:1db6"
+P40 = "10de:1b38"
 OLD = "6.8.0-87-generic"
 NODES = (NODE, NumaNode(1, "", 0, 4096), NumaNode(2, "4-7", 4, 0))
 MAINLINE = {"source": "mainline", "version": "6.14.3"}
@@ -220,6 +268,12 @@ CASES: dict[str, Case] = {
     "node_without_processors": Case(replace(GOOD, nodes=NODES), options=serving(instance={"numa": 1})),
     "node_without_memory": Case(replace(GOOD, nodes=NODES), options=serving(instance={"numa": 2})),
     "no_release": Case(replace(GOOD, architecture="riscv64"), options=serving()),
+    "open_webui_python": Case(replace(GOOD, os=TRIXIE), options={"open_webui": {}}),
+    "ollama_no_release": Case(replace(GOOD, architecture="riscv64"), options={"ollama": {}}),
+    "ollama_old_driver": Case(host(P40, nvidia=NvidiaModule("550.163.01", False)), ("p40",), {"ollama": {}}),
+    "dify_unreachable": Case(
+        GOOD, options={**serving(), "docker": {}, "dify": {"version": "1.17.1", "sha256": "0" * 64}}
+    ),
     "small_bar": Case(host(controllers=SMALL), ("b580",)),
     "small_bar_allowed": Case(host(controllers=SMALL), ("b580",), {"intel_gpu": {"allow_small_bar": True}}),
     "no_bar": Case(dump("h20-vm"), ("h20",)),
@@ -235,6 +289,10 @@ CASES: dict[str, Case] = {
     ),
     "kernel_unsigned": Case(host(B580, kernel=OLD, secure_boot=True), ("b580",), {"kernel": MAINLINE}),
     "kernel_not_for_card": Case(host(B580, kernel=OLD), ("b580",)),
+    "docker_source": Case(replace(GOOD, os=replace(TRIXIE, version="")), options={"docker": {"source": "docker"}}),
+    "docker_no_compose": Case(replace(GOOD, os=BOOKWORM), options={"docker": {"source": "archive"}}),
+    "docker_no_cdi": Case(host(RTX4090, os=BOOKWORM), ("rtx4090",), {"docker": {"source": "archive"}}),
+    "docker_in_container": Case(replace(GOOD, virtualization="lxc"), options={"docker": {}}),
     "driver_container": Case(host(RTX4090, virtualization="docker"), ("rtx4090",)),
     "nvidia_no_driver": Case(host(V100, RTX5090), ("v100", "rtx5090")),
     "nvidia_branch": Case(host(V100), ("v100",), {"nvidia_gpu": {"branch": "595-server"}}),
@@ -251,13 +309,72 @@ CASES: dict[str, Case] = {
         ("a380",),
         serving(variant="vulkan-x64", instance={"context_length": 40960}),
     ),
+    "fit_no_memory": Case(replace(GOOD, memory_mib=4096), options=serving(instance={"context_length": 40960})),
+    "fit_no_memory_allowed": Case(
+        replace(GOOD, memory_mib=4096), options=serving(instance={"context_length": 40960, "fit": "warn"})
+    ),
+    "fit_no_vram": Case(
+        host("8086:56a5", memory_mib=65536),
+        ("a380",),
+        serving(variant="vulkan-x64", instance={"context_length": 40960, "gpu_layers": "all"}),
+    ),
+    "fit_no_vram_allowed": Case(
+        host("8086:56a5", memory_mib=65536),
+        ("a380",),
+        serving(variant="vulkan-x64", instance={"context_length": 40960, "gpu_layers": 36, "fit": "warn"}),
+    ),
+    "fit_cards": Case(host("10de:1eb8"), ("t4",), vllm()),
+    "fit_cards_allowed": Case(host("10de:1eb8"), ("t4",), vllm(fit="warn")),
+    "sizing_minimum": Case(GOOD, options={"models": {"wanted": {"deepseek-r1-distill-qwen-14b-q4": {}}}}),
+    "ray_without_token": Case(GOOD, options=ray()),
+    "cuda_capability": Case(host(V100), ("v100",), transformers()),
+    "cuda_driver": Case(
+        host(RTX4090, nvidia=NvidiaModule("570.172.08", True)),
+        ("rtx4090",),
+        {**transformers(), "nvidia_gpu": {"source": "existing"}},
+    ),
+    "kt_architecture": Case(host(RTX4090, architecture="arm64"), ("rtx4090",), experts()),
+    "kt_processor": Case(
+        host(RTX4090, cpu=Cpu("Test", ("avx2", "avx512f"), 2, 64, 128)), ("rtx4090",), experts(method="FP8")
+    ),
+    "other_python": Case(
+        replace(GOOD, os=OperatingSystem("ubuntu", "22.04", "jammy", "Ubuntu 22.04.5 LTS")), options=transformers()
+    ),
+    "ipex_archived": Case(host(B580), ("b580",), ipex()),
+    "ipex_no_card": Case(GOOD, options=ipex()),
+    "ray_public": Case(GOOD, options=ray(nodes=["10.0.0.1", "8.8.8.8"], allow_public_addresses=True)),
+    "vllm_architecture": Case(host(RTX4090, architecture="arm64"), ("rtx4090",), vllm()),
+    "vllm_python": Case(
+        host(RTX4090, os=OperatingSystem("ubuntu", "22.04", "jammy", "Ubuntu 22.04.5 LTS")), ("rtx4090",), vllm()
+    ),
+    "vllm_capability": Case(host(V100), ("v100",), vllm()),
+    "vllm_bfloat16": Case(host("10de:1eb8"), ("t4",), vllm(dtype="bfloat16")),
+    "vllm_driver": Case(
+        host(RTX4090, nvidia=NvidiaModule("570.172.08", True)),
+        ("rtx4090",),
+        {**vllm(), "nvidia_gpu": {"source": "existing"}},
+    ),
+    "vllm_heads": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=3)),
+    "vllm_cards": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=2)),
+    "vllm_shared": Case(host(RTX4090), ("rtx4090",), two_of_vllm()),
+    "vllm_exposed": Case(GOOD, options=vllm(method="container", host="0.0.0.0")),
     "fit_disk": Case(
         replace(GOOD, memory_mib=65536, mounts=(Mount("/srv/models", "/srv", "ext4", 1024, 512),)), options=serving()
     ),
 }  # fmt: skip
 """Finding -> a host that has it."""
 
-NOTICED = {finding.key: finding for finding in old_firmware(RuntimeState(firmware=GUC))}
+OLLAMA = Foreign("/etc/systemd/system/ollama.service", program="/usr/local/bin/ollama", drop_ins=("/etc/x.conf",))
+
+NOTICED = {
+    finding.key: finding
+    for finding in (
+        *old_firmware(RuntimeState(firmware=GUC)),
+        *ollama_findings(OLLAMA, settings=""),
+        *undeclared(ModelsState(undeclared=["other:latest"])),
+        *moved(ImageStates({"x:1": ["x@sha256:new"]}, {"x:1": "x@sha256:old"}), ["x:1"]),
+    )
+}
 """What roles notice in the run, after preflight."""
 SPECIMENS = [*NOTICED.items()] + [(key, finding) for key, case in CASES.items() for finding in case.findings()]
 

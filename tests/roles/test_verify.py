@@ -59,7 +59,8 @@ def server(answers: Answers) -> Iterator[str]:
 def endpoint(url: str, **given: Any) -> dict[str, Any]:
     return {
         "name": "llama_cpp/instances/r1", "unit": UNIT, "url": url, "model": "tiny", "health_path": "/health",
-        "health_command": [], "device_proof": "",
+        "health_command": [], "restarts_by_itself": False, "api": "openai", "attempts": 1, "request_fields": {},
+        "device_proof": "",
         "api_key_file": None, "prompt": "hi", "max_tokens": 8, "min_tokens_per_second": 0, "ready_timeout_seconds": 1,
         **given,
     }  # fmt: skip
@@ -117,6 +118,34 @@ def test_what_is_wrong_is_said(answers: Answers, given: dict[str, Any], said: st
     assert said in problem
 
 
+def test_a_server_that_warms_up_may_fail_at_first() -> None:
+    asked = iter([(500, {"detail": "kernels are compiled"}), GOOD["/v1/chat/completions"]])
+
+    class Warming(dict[str, Any]):
+        def __getitem__(self, path: str) -> Any:
+            return next(asked) if path == "/v1/chat/completions" else super().__getitem__(path)
+
+    with server(Warming(GOOD)) as url:
+        assert check(url, attempts=2)["problems"] == []
+    (problem,) = problems({"/v1/chat/completions": (500, {"detail": "still"})}, attempts=3)
+    assert "/v1/chat/completions answers 500" in problem
+
+
+@pytest.mark.parametrize(
+    ("reply", "said"),
+    [
+        ({"model": "tiny", "choices": [{"text": "hello"}]}, []),
+        ({"model": "tiny", "choices": [{"text": " "}]}, ["the golden prompt got an empty answer"]),
+        ({"model": "other", "choices": [{"text": "hello"}]}, ["'other' answers, required is 'tiny'"]),
+        ({"choices": []}, ["the API does not answer as OpenAI's does"]),
+    ],
+)
+def test_a_server_may_have_completions_alone(reply: dict[str, Any], said: list[str]) -> None:
+    with server({"/health": (200, {}), "/v1/completions": (200, reply)}) as url:
+        found = check(url, api="completions")["problems"]
+    assert [problem.partition(";")[0].partition(":")[0] for problem in found] == said
+
+
 def test_a_thinking_model_may_answer_in_its_thoughts() -> None:
     assert problems(chat(choices=[{"message": {"content": None, "reasoning_content": "hm"}}])) == []
 
@@ -155,6 +184,28 @@ def test_a_unit_that_keeps_restarting_is_not_waited_for(units: dict[str, str]) -
     units.update(ActiveState="activating", SubState="auto-restart", NRestarts="7")
     (problem,) = check("http://127.0.0.1:9", ready_timeout_seconds=3600)["problems"]
     assert problem.startswith("the unit keeps restarting (7 times")
+
+
+def test_health_can_be_a_command_of_the_host() -> None:
+    with server({}) as url:
+        result = check(url, health_command=["true"], model="")
+    assert (result["health"], result["problems"]) == ("ok", [])
+
+
+def test_a_command_that_fails_says_why() -> None:
+    said = ["sh", "-c", "echo 10.0.0.2 has not joined >&2; exit 1"]
+    (problem,) = check("ray://10.0.0.1:6379", health_command=said)["problems"]
+    assert "10.0.0.2 has not joined; required is that ray://10.0.0.1:6379 is whole; its last words" in problem
+
+
+def test_a_node_may_start_anew_with_its_cluster(monkeypatch: pytest.MonkeyPatch, units: dict[str, str]) -> None:
+    asked = iter(range(9))
+    monkeypatch.setattr(program, "units_shown", lambda names: {UNIT: {**units, "NRestarts": str(next(asked))}})
+    assert problems({}, restarts_by_itself=True) == []
+    units.update(ActiveState="activating", SubState="auto-restart")
+    monkeypatch.setattr(program, "units_shown", lambda names: {UNIT: units})
+    (problem,) = check("http://127.0.0.1:9", restarts_by_itself=True)["problems"]
+    assert "not ready within 1 s" in problem
 
 
 def test_a_restart_during_the_check_is_seen(monkeypatch: pytest.MonkeyPatch, units: dict[str, str]) -> None:

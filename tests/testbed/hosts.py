@@ -26,7 +26,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any, Self
 
-from tests.testbed import RUN_DIR, BedError, hub, images, locked, machines, network, require_root, state_dir
+from tests.testbed import RUN_DIR, BedError, containers, hub, images, locked, machines, network, require_root, state_dir
 
 HOSTS_DIR = RUN_DIR / "hosts"
 SUPERVISE = Path(__file__).with_name("supervise.sh")
@@ -38,15 +38,6 @@ SYSTEMD = Path("/run/systemd/system")
 BOOT_SECONDS = 60.0
 POWER_OFF_SECONDS = 25.0
 POLL_SECONDS = 0.1
-
-DOCKER = (
-    "--capability=all",
-    "--system-call-filter=@keyring",
-    "--system-call-filter=bpf",
-    "--bind=/dev/fuse",
-    "--bind={disk}/docker:/var/lib/docker",
-)
-"""`extra_nspawn` for a host in which dockerd is to run; overlayfs, its store, cannot lie on another overlayfs."""
 
 
 class CommandFailed(subprocess.CalledProcessError):
@@ -329,12 +320,14 @@ class Bed:
             check_name(name)
         tree = images.layers(self.state, image)
         served = hub.served_names()
+        options = (*extra_nspawn, *(machines.NSPAWN if machine else ()))
+        options += containers.NSPAWN if images.find(image).has_docker else ()
 
         def start(record: Record) -> None:
             _write_disk(record, served, srv_mib, locale)
             if machine:
                 machines.install(machine, Path(record.disk), tree)
-            _power_on(record, tree, srv_mib, (*extra_nspawn, *(machines.NSPAWN if machine else ())))
+            _power_on(record, tree, srv_mib, options)
 
         return [BedHost(record) for record in self.admit(names, image, start, wait_for_ssh)]
 

@@ -13,7 +13,7 @@ from tests.testbed.hub_http import Answer, Asked, text_answer
 JSON_TYPE = "application/vnd.pypi.simple.v1+json"
 HTML_TYPE = "application/vnd.pypi.simple.v1+html"
 PAGE_FRESH_SECONDS = 600
-FILES = "/packages-of/"
+FILES = "packages-of/"
 # Where the mirrors have their simple index: https://mirrors.tuna.tsinghua.edu.cn/help/pypi/ and the others' like it.
 MIRROR_PATHS = {
     "pypi.tuna.tsinghua.edu.cn": "/simple",
@@ -64,8 +64,9 @@ class Pypi:
         root = "/simple" if asked.host == self.index.public_host else MIRROR_PATHS.get(asked.host)
         if root is None:
             return None
-        if asked.path.startswith(FILES):
-            host, _, path = asked.path.removeprefix(FILES).partition("/")
+        beside = f"{root.rpartition('/')[0]}/{FILES}"
+        if asked.path.startswith(beside):
+            host, _, path = asked.path.removeprefix(beside).partition("/")
             return await self._file(host, path)
         match = re.fullmatch(re.escape(root) + r"/([A-Za-z0-9._-]+)(/?)", asked.path)
         if not match:
@@ -73,7 +74,7 @@ class Pypi:
         name = re.sub(r"[-_.]+", "-", match[1]).lower()
         if name != match[1] or not match[2]:
             return text_answer("", 301, {"Location": f"{root}/{name}/"})
-        return await self._page(name, asked.headers.get("Accept", ""))
+        return await self._page(name, asked.headers.get("Accept", ""), asked.host)
 
     async def _file(self, host: str, path: str) -> Answer:
         index_host = urlsplit(self.index.simple_url).netloc
@@ -82,7 +83,7 @@ class Pypi:
         scheme = urlsplit(self.index.simple_url).scheme if host == index_host else "https"
         return await self.cache.get(f"{scheme}://{host}/{path}", f"pypi/files/{path}")
 
-    async def _page(self, name: str, accept: str) -> Answer:
+    async def _page(self, name: str, accept: str, asked_host: str) -> Answer:
         url = f"{self.index.simple_url}/{name}/"
         answer = await self.cache.get(url, f"pypi/simple/{name}.json", PAGE_FRESH_SECONDS, {"Accept": JSON_TYPE})
         if answer.status != 200:
@@ -96,7 +97,12 @@ class Pypi:
         for file in page["files"]:
             parts = urlsplit(urljoin(url, file["url"]))
             if parts.netloc in (urlsplit(self.index.simple_url).netloc, self.index.files_host):
-                kept.append({**file, "url": f"{FILES}{parts.netloc}{parts.path}"})
+                # As the real ones: mirrors lead to files beside the pages (bandersnatch's "../../packages/"), the
+                # public index to a host for files.
+                link = f"../../{FILES}{parts.netloc}{parts.path}"
+                if (asked_host, parts.netloc) == (self.index.public_host, self.index.files_host):
+                    link = f"https://{parts.netloc}{parts.path}"
+                kept.append({**file, "url": link})
         page["files"] = kept
         if JSON_TYPE in accept:
             return text_answer(json.dumps(page), headers={"Content-Type": JSON_TYPE})

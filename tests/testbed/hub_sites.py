@@ -1,14 +1,17 @@
 """Which public name is answered by what."""
 
+import functools
 import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from tests.testbed.hub_apt import Apt, find_upstream
 from tests.testbed.hub_cache import Cache
+from tests.testbed.hub_docker import Docker
 from tests.testbed.hub_drivers import Drivers
 from tests.testbed.hub_http import Answer, Asked, file_answer, text_answer
 from tests.testbed.hub_models import HuggingFace, ModelScope
+from tests.testbed.hub_ollama import Registries
 from tests.testbed.hub_pypi import Pypi, find_index
 
 GITHUB = "github.com"
@@ -34,19 +37,23 @@ class Sites:
         self.cache = Cache(state_dir / "cache")
         self.apt = Apt(self.cache, find_upstream(state_dir), state_dir)
         self.drivers = Drivers(state_dir)
+        self.docker = Docker(state_dir, functools.partial(self.apt._proxied, "debian"))
         self.pypi = Pypi(self.cache, find_index())
+        self.registries = Registries(state_dir)
         self.hugging_face = HuggingFace(state_dir / "models")
         self.model_scope = ModelScope(state_dir / "models")
         self.releases = state_dir / "releases"
         self.plain = state_dir / "plain"
         self.by_name: dict[str, list[Callable[[Asked], Awaitable[Answer | None]]]] = {}
         for names, site in (
+            (self.registries.names, self.registries.answer),
             (self.hugging_face.names, self.hugging_face.answer),
             (self.model_scope.names, self.model_scope.answer),
             ((GITHUB, GITHUB_BYTES, GITHUB_SOURCES), self._github),
             ((PLAIN,), self._plain),
             (self.apt.names, self.apt.answer),
             (self.drivers.names, self.drivers.answer),
+            (self.docker.names, self.docker.answer),
             (self.pypi.names, self.pypi.answer),
         ):
             for name in names:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
-from tests.testbed import BedError, locked, machines, require_root, say, state_dir
+from tests.testbed import BedError, containers, locked, machines, require_root, say, state_dir
 
 PACKAGES = (
     "systemd", "systemd-sysv", "dbus", "libpam-systemd", "openssh-server", "sudo", "iproute2", "ca-certificates",
@@ -82,6 +82,8 @@ class Image:
     apt: tuple[str, ...] = ()
     has_boot_loader: bool = False
     """It can be a machine, see machines.py."""
+    has_docker: bool = False
+    """Docker is installed, as an administrator would have it; its hosts can run containers, see containers.py."""
 
     @property
     def is_ubuntu(self) -> bool:
@@ -212,6 +214,7 @@ IMAGES: dict[str, Image] = {
     "trixie": Image("trixie", "trixie", _debian_sources("trixie")),
     # sid is not kept fresh by every mirror, and this is no place to insist.
     "sid": Image("sid", "sid", _debian_sources("sid"), ('Acquire::Check-Valid-Until "false";',)),
+    "docker": Image("docker", "trixie", _debian_sources("trixie"), has_docker=True),
     "metal": Image("metal", "bookworm", _ubuntu_sources, has_boot_loader=True),
     "metal-bookworm": Image("metal-bookworm", "bookworm", _bookworm_sources, has_boot_loader=True),
     "metal-trixie": Image("metal-trixie", "trixie", _debian_sources("trixie"), has_boot_loader=True),
@@ -232,6 +235,7 @@ def _mmdebstrap(image: Image) -> list[str]:
     dpkg = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
     apt = ('Acquire::Languages "none";', 'Acquire::Retries "3";', *_apt_settings(), *image.apt)
     packages = PACKAGES + (machines.PACKAGES if image.has_boot_loader else ())
+    packages += containers.PACKAGES if image.has_docker else ()
     components = "main,universe,restricted,multiverse" if image.suite == "noble" else "main"
     return [
         "mmdebstrap", "--mode=root", "--format=directory", "--variant=minbase",
@@ -370,6 +374,9 @@ update-ca-certificates >/dev/null
     if image.has_boot_loader:
         files |= {path: text.encode() for path, text in machines.IMAGE_FILES.items()}
         script += machines.IMAGE_SCRIPT
+    if image.has_docker:
+        files |= {path: text.encode() for path, text in containers.IMAGE_FILES.items()}
+        script += containers.IMAGE_SCRIPT
     return Layer(files, script)
 
 

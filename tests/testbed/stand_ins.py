@@ -826,7 +826,7 @@ def mainline(build: Mainline) -> tuple[Package, ...]:
 
 # --- Keys ------------------------------------------------------------------------------------------------------------
 
-SIGNERS = ("ppa", "intel", "intel-2024", "mainline")
+SIGNERS = ("ppa", "intel", "intel-2024", "mainline", "docker", "nvidia-toolkit")
 """Who signs: the PPA, Intel's repository, the key that Intel's had before and still hands out, and mainline kernels."""
 
 

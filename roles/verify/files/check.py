@@ -94,7 +94,8 @@ def wait_until_healthy(endpoint: dict[str, Any]) -> str:
         restarts = unit.get("NRestarts") if restarts is None else restarts
         if unit.get("ActiveState") not in ("active", "activating"):
             return f"the unit is {unit.get('ActiveState', 'unknown')} ({unit.get('Result', '')})"
-        if unit.get("SubState") == "auto-restart" or unit.get("NRestarts") != restarts:
+        again = unit.get("SubState") == "auto-restart" or unit.get("NRestarts") != restarts
+        if again and not endpoint["restarts_by_itself"]:
             return f"the unit keeps restarting ({unit.get('NRestarts')} times, last result {unit.get('Result')})"
         time.sleep(POLL_SECONDS)
     return f"not ready within {endpoint['ready_timeout_seconds']} s: {problem}"
@@ -132,13 +133,10 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
     if not endpoint["model"]:
         return result
     try:
-        served = [model["id"] for model in call(endpoint, "/v1/models")["data"]]
-        result["model"] = ", ".join(served)
-        if endpoint["model"] not in served:
-            problems.append(
-                f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?"
-            )
-        answer(endpoint, result)
+        if endpoint["api"] == "completions":
+            complete(endpoint, result)
+        else:
+            chat(endpoint, result)
         if endpoint["device_proof"] and (problem := DEVICE_PROOFS[endpoint["device_proof"]](endpoint)):
             problems.append(f"{problem}; required is that the GPU computes; read journalctl -u {endpoint['unit']}")
     except Refused as error:
@@ -148,20 +146,51 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
     return result
 
 
-def answer(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
-    """Ask the golden prompt and judge the answer."""
+def ask(endpoint: dict[str, Any], path: str, body: dict[str, Any]) -> Any:
+    """Return the answer to a prompt, asked again as often as the endpoint allows; raises what `call` does."""
+    for left in reversed(range(endpoint["attempts"])):
+        try:
+            return call(endpoint, path, body, timeout=300)
+        except (Refused, OSError, http.client.HTTPException):
+            if not left:
+                raise
+            time.sleep(POLL_SECONDS)
+    raise AssertionError("attempts is 1 or more")
+
+
+def complete(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
+    """Have the golden prompt completed by a server that has no list of models, no chat and no count of tokens."""
+    body = {"model": endpoint["model"], "prompt": endpoint["prompt"], "max_tokens": endpoint["max_tokens"]}
+    reply = ask(endpoint, "/v1/completions", body)
+    result["model"], result["answer"] = reply["model"], reply["choices"][0]["text"]
+    if reply["model"] != endpoint["model"]:
+        result["problems"].append(
+            f"{reply['model']!r} answers, required is {endpoint['model']!r}; is another server on this port?"
+        )
+    if not result["answer"].strip():
+        result["problems"].append("the golden prompt got an empty answer; required is text")
+
+
+def chat(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
+    """See that the model is served, ask the golden prompt and judge the answer."""
+    served = [model["id"] for model in call(endpoint, "/v1/models")["data"]]
+    result["model"] = ", ".join(served)
+    if endpoint["model"] not in served:
+        result["problems"].append(
+            f"/v1/models lists {served}, required is {endpoint['model']!r}; is another server on this port?"
+        )
     body = {
         "model": endpoint["model"],
         "messages": [{"role": "user", "content": endpoint["prompt"]}],
         "max_tokens": endpoint["max_tokens"],
         "temperature": 0,
-        "cache_prompt": False,
+        **endpoint["request_fields"],
     }
     speed = 0.0
     # The first answer after a start is slow: pages are still read, clocks still low. Only a slow third one counts.
     for _ in range(3):
         started = time.monotonic()
-        reply = call(endpoint, "/v1/chat/completions", body, timeout=300)
+        reply = ask(endpoint, "/v1/chat/completions", body)
         seconds = time.monotonic() - started
         message = reply["choices"][0]["message"]
         text = (message.get("content") or "") + (message.get("reasoning_content") or "")
@@ -253,7 +282,10 @@ def checked(endpoints: list[dict[str, Any]], patterns: list[str]) -> dict[str, A
     before = units_shown([*declared, *patterns]) if declared or patterns else {}
     checks = [check(endpoint, before.get(endpoint["unit"], {})) for endpoint in endpoints]
     after = units_shown(declared) if declared else {}
-    for unit, result in zip(declared, checks, strict=True):
+    for endpoint, result in zip(endpoints, checks, strict=True):
+        unit = endpoint["unit"]
+        if endpoint["restarts_by_itself"]:
+            continue
         if before.get(unit, {}).get("NRestarts") != after.get(unit, {}).get("NRestarts"):
             result["problems"].append(f"the unit restarted during the check; read journalctl -u {unit}")
     running = {name for name, unit in before.items() if unit.get("ActiveState") in ("active", "activating")}

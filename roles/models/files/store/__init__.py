@@ -7,7 +7,8 @@ the ``main`` of a module:
 
     known     SPEC                     what is not as wanted, as one line of JSON; reads only, hashes nothing
     commands  SPEC environment CLIENT  have the virtual environment of a hub's client
-    commands  SPEC plan GROUP          read the hub's listing of what is wanted, once, and write it down
+    commands  SPEC plan GROUP          read the hub's listing of what is wanted, once, and write it down; and
+                                       what a file says of its model's memory, where that is wanted
     commands  SPEC space               compare what is to come with what is free, before the first byte
     commands  SPEC fetch GROUP         download, verify, place
 

@@ -15,16 +15,18 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from . import known
-from .hubs import CA_BUNDLE, PIECE, Hub, Listed, Refused, Short, attempts, hub_of, say
+from .hubs import CA_BUNDLE, PIECE, Hub, Listed, Refused, Short, attempts, by_status, hub_of, say
 from .known import (
     SHARD,
     Json,
     client_marker,
     client_problem,
+    looked_into,
     manifest_path,
     model_problem,
     parents_below,
@@ -36,7 +38,9 @@ from .known import (
     shards,
     stat_of,
 )
+from .shape import HEADER_FIRST, HEADER_LIMIT, Cut, Unknown, gguf_values, of_config, of_gguf
 
+CONFIG_LIMIT = 1 << 20
 PROGRESS_SECONDS = 10.0
 
 
@@ -170,26 +174,108 @@ def wanted_in(spec: Json, group: str) -> list[Json]:
 
 
 def plan(spec: Json, group: str) -> list[str]:
-    """Write down what each model consists of: once, so that a branch that moves on does not move the host."""
+    """
+    Write down what each model consists of: once, so that a branch that moves on does not move the host.
+
+    And, where somebody wants to know, what its files say of the memory that it takes.
+    """
     problems = []
-    missing = [m for m in wanted_in(spec, group) if m["source"] != "path" and read_manifest(m) is None]
+    missing = [model for model in wanted_in(spec, group) if model["source"] != "path" and not is_planned(model)]
     if not missing:
         return []
     hub = hub_of(group, spec)
     for model in missing:
         try:
-            before = read_manifest(model, of_any_request=True)
-            revision, listed = ask(spec, model, revision_of(model, before), hub)
-            files = [planned(model, item) for item in chosen(model, listed)]
+            manifest = read_manifest(model) or listing_of(spec, model, hub)
+            if not looked_into(model, manifest):
+                manifest["shape"] = look_into(spec, model, manifest, hub)
         except Refused as refusal:
             problems.append(f"models/wanted/{model['name']}: {refusal}.")
             continue
-        inherit(files, before)
-        write_manifest(model, {"revision": revision, "files": files})
-        at = f" at {revision}" if revision else ""
-        total = sum(item["size"] or 0 for item in files)
-        say(f"models/wanted/{model['name']}: {model['repo'] or model['url']}{at}: {len(files)} files, {total} bytes")
+        write_manifest(model, manifest)
     return problems
+
+
+def is_planned(model: Json) -> bool:
+    """Tell whether all that is to be written down of a model is."""
+    manifest = read_manifest(model)
+    return manifest is not None and looked_into(model, manifest)
+
+
+def listing_of(spec: Json, model: Json, hub: Hub) -> Json:
+    """Return a new manifest: the files that are wanted of what the hub lists."""
+    before = read_manifest(model, of_any_request=True)
+    revision, listed = ask(spec, model, revision_of(model, before), hub)
+    files = [planned(model, item) for item in chosen(model, listed)]
+    inherit(files, before)
+    at = f" at {revision}" if revision else ""
+    total = sum(item["size"] or 0 for item in files)
+    say(f"models/wanted/{model['name']}: {model['repo'] or model['url']}{at}: {len(files)} files, {total} bytes")
+    return {"revision": revision, "files": files}
+
+
+def look_into(spec: Json, model: Json, manifest: Json, hub: Hub) -> Json | None:
+    """Return the shape of a model by its own files, of which only the beginning of one is read; None for no shape."""
+    by_name = {entry["name"]: entry for entry in manifest["files"]}
+    name = model["look_into"]
+
+    def begin(count: int) -> bytes:
+        return beginning(spec, model, manifest, by_name[name], hub, count)
+
+    try:
+        if name not in by_name:
+            raise Unknown(f"{name} is not among the files that are wanted")
+        if name.endswith(".gguf"):
+            match = SHARD.fullmatch(name)
+            parts = shards(match) if match else [name]
+            found = of_gguf(header(begin), sum(by_name[part]["size"] or 0 for part in parts))
+        else:
+            found = of_config(begin(CONFIG_LIMIT).decode("utf-8", "replace"), weights_in(manifest["files"]))
+    except Unknown as unknown:
+        say(f"models/wanted/{model['name']}: whether it fits into memory is not known: {unknown}")
+        return None
+    told = ", ".join(f"{key} {value}" for key, value in found["attention"].items() if value is not None)
+    say(f"models/wanted/{model['name']}: {name}: {told}; {found['size_bytes']} bytes of weights")
+    return found
+
+
+def weights_in(files: list[Json]) -> int:
+    """Return the size of the weights in transformers' layout: safetensors, else what torch wrote."""
+    for ending in (".safetensors", ".bin"):
+        if sizes := [int(entry["size"] or 0) for entry in files if entry["name"].endswith(ending)]:
+            return sum(sizes)
+    raise Unknown("there are no safetensors among the files that are wanted")
+
+
+def header(begin: Callable[[int], bytes]) -> Json:
+    """Return the values of a GGUF's header, reading as little of the file as that takes."""
+    count = HEADER_FIRST
+    while True:
+        data = begin(count)
+        try:
+            return gguf_values(data)
+        except Cut:
+            if len(data) < count or count >= HEADER_LIMIT:
+                raise Unknown(f"its header does not end within {len(data)} bytes") from None
+        count = min(count * 8, HEADER_LIMIT)
+
+
+def beginning(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub, count: int) -> bytes:  # noqa: PLR0917
+    """Return the first bytes of a file: of the one that stands on the host, else of the hub's."""
+    if entry["stat"] is not None and entry["stat"] == stat_of(entry["path"]):
+        with Path(entry["path"]).open("rb") as file:
+            return file.read(count)
+    count = count if entry["size"] is None else min(count, entry["size"])
+
+    def explain(error: Exception) -> str:
+        if isinstance(error, urllib.error.HTTPError) and model["repo"]:
+            return by_status(error.code, model["repo"], spec["clients"][model["source"]]["endpoint"], str(error))
+        return hub.explain(model, manifest["revision"], error)
+
+    data: bytes = attempts(
+        spec, model, lambda: 0, lambda: hub.begin(model, manifest["revision"], entry["name"], count), explain
+    )
+    return data
 
 
 def revision_of(model: Json, before: Json | None) -> str:
@@ -325,7 +411,9 @@ def fetch(spec: Json, group: str) -> list[str]:
         try:
             if hub is None or model["source"] == "path":
                 accept(model)
-            elif manifest := read_manifest(model):
+            elif (manifest := read_manifest(model)) is None:
+                problems.append(f"models/wanted/{model['name']}: nothing is known of it; see above why.")
+            else:
                 for entry in manifest["files"]:
                     have(spec, model, manifest, entry, hub)
                     write_manifest(model, manifest)

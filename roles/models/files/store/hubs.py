@@ -51,6 +51,18 @@ class Hub:
         """Continue ``part`` until it has all bytes; raise on any interruption."""
         raise NotImplementedError
 
+    def address(self, model: Json, revision: str, name: str) -> str:
+        """Return where a file of the repository is read from, without the hub's client."""
+        raise NotImplementedError
+
+    def begin(self, model: Json, revision: str, name: str, count: int) -> bytes:
+        """Return the first bytes of a file, so many; raise on any interruption."""
+        with opened(self.address(model, revision, name), {"Range": f"bytes=0-{count - 1}"}) as answer:
+            found: bytes = answer.read(count)  # no more, even where the server knows no ranges
+        if len(found) < count:
+            raise Short(f"{name} ended after {len(found)} of its first {count} bytes")
+        return found
+
     def watched(self, entry: Json, part: Path) -> Path:
         """Return the file that grows during `get`."""
         return part
@@ -99,6 +111,10 @@ class HuggingFace(Hub):
             digest = {"sha256": item.lfs.sha256} if item.lfs else {"git_sha1": item.blob_id}
             files.append({"name": item.path, "size": item.size, **digest})
         return commit, files
+
+    def address(self, model: Json, revision: str, name: str) -> str:
+        """Return the address that sends downloads on to where the bytes are."""
+        return f"{self.endpoint}/{model['repo']}/resolve/{revision}/{urllib.parse.quote(name)}"
 
     def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
         """Ask where the bytes are, say so when that is another host, and continue there."""
@@ -180,6 +196,11 @@ class ModelScope(Hub):
             files.append({"name": item.path, "size": item.size, "sha256": item.sha256})
         return revision, files
 
+    def address(self, model: Json, revision: str, name: str) -> str:
+        """Return the address that the client downloads from."""
+        query = urllib.parse.urlencode({"Revision": revision, "FilePath": name})
+        return f"{self.endpoint}/api/v1/models/{model['repo']}/repo?{query}"
+
     def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
         """Let the client continue in a directory of its own, then take the file."""
         folder = self._folder(part)
@@ -220,12 +241,17 @@ class Plain(Hub):
 
     def listing(self, model: Json, revision: str) -> Listed:
         """Ask for one byte to learn the size; the digest is the option's."""
-        with self._open(model["url"], {"Range": "bytes=0-0"}) as answer:
+        with opened(model["url"], {"Range": "bytes=0-0"}) as answer:
             total = answer.headers.get("Content-Range", "").rpartition("/")[2]
             if answer.status == 200:
                 total = answer.headers.get("Content-Length", "")
         size = int(total) if total.isdigit() else None
         return "", [{"name": model["file"], "size": size, "sha256": model["sha256"]}]
+
+    def address(self, model: Json, revision: str, name: str) -> str:
+        """Return the one address that there is."""
+        url: str = model["url"]
+        return url
 
     def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
         """Continue while the server's validator is the same; begin anew when it is not, or ranges are not served."""
@@ -236,7 +262,7 @@ class Plain(Hub):
             headers["If-Range"] = validator.read_text("utf-8")
         if offset and offset == entry["size"]:
             return
-        with self._open(model["url"], headers) as answer:
+        with opened(model["url"], headers) as answer:
             begin = answer.headers.get("Content-Range", "").removeprefix("bytes ").partition("-")[0]
             resumed = answer.status == 206 and begin == str(offset)
             if offset and not resumed:
@@ -260,10 +286,11 @@ class Plain(Hub):
             return f"{model['url']}: HTTP {error.code} {error.reason}"
         return f"{model['url']}: {cause_of(error)}"
 
-    @staticmethod
-    def _open(url: str, headers: dict[str, str]) -> Any:
-        request = urllib.request.Request(url, headers={"User-Agent": "metal2model", **headers})
-        return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
+
+def opened(url: str, headers: dict[str, str]) -> Any:
+    """Return the answer to a GET by the standard library, to be closed."""
+    request = urllib.request.Request(url, headers={"User-Agent": "metal2model", **headers})
+    return urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS)
 
 
 def cause_of(error: BaseException) -> str:

@@ -40,6 +40,7 @@ def check(spec: Json) -> Json:
         "installed": True,
         "clients": {name: client_problem(client) for name, client in spec["clients"].items()},
         "models": {model["name"]: model_problem(spec, model) for model in spec["models"]},
+        "shapes": {model["name"]: shape for model in spec["models"] if (shape := shape_of(model))},
     }
 
 
@@ -48,8 +49,8 @@ def model_problem(spec: Json, model: Json) -> str | None:
     if model["source"] == "path" and model["sha256"] is None:
         return path_problem(model)
     manifest = read_manifest(model)
-    if manifest is None:
-        return "nothing is known of it yet"
+    if manifest is None or not looked_into(model, manifest):
+        return "nothing is known of it yet" if manifest is None else "nobody has looked into it yet"
     for entry in manifest["files"]:
         if entry["stat"] is None:
             return f"{entry['name']} is not there yet"
@@ -58,6 +59,18 @@ def model_problem(spec: Json, model: Json) -> str | None:
         if model["source"] != "path" and (problem := rights_problem(spec, entry["path"])):
             return problem
     return None
+
+
+def looked_into(model: Json, manifest: Json) -> bool:
+    """Tell whether what its files say of its memory was read, and be it nothing, or nobody wants to know."""
+    return not model["look_into"] or "shape" in manifest
+
+
+def shape_of(model: Json) -> Json | None:
+    """Return what its files said of the memory that it takes, where somebody wants to know."""
+    manifest = read_manifest(model) if model["look_into"] else None
+    shape: Json | None = manifest.get("shape") if manifest else None
+    return shape
 
 
 def path_problem(model: Json) -> str | None:
@@ -137,8 +150,12 @@ def read_manifest(model: Json, *, of_any_request: bool = False) -> Json | None:
 
 
 def request_of(model: Json) -> Json:
-    """Return what identifies a request: what is set, so that a later version with more options asks for the same."""
-    return {key: value for key, value in model.items() if value}
+    """
+    Return what identifies a request: what is set, so that a later version with more options asks for the same.
+
+    Whether its files are looked into does not: they are the same files.
+    """
+    return {key: value for key, value in model.items() if value and key != "look_into"}
 
 
 def client_problem(client: Json) -> str | None:

@@ -1,4 +1,4 @@
-# Trusting a package source's key, on the host: sourced text of roles/intel_gpu/operations.py, after common/apt.sh.
+# Trusting a package source's key, on the host: sourced text of roles/common/keyring.py, after apt.sh.
 # key URL PATH OPTION FINGERPRINT...: have the keys that a URL serves in a file, if these and no others are in it
 key() {
   url=$1 path=$2 option=$3

@@ -1,0 +1,1 @@
+"""Dify, a platform for applications of language models, as upstream's compose file has it."""

@@ -1,0 +1,86 @@
+"""Deploy of the docker role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pyinfra.api import deploy
+
+from roles.common.hardware import HardwareReport
+from roles.common.images import images
+from roles.common.keyring import trusted_key
+from roles.common.lock import declared_cards, vendors_of
+from roles.common.operations import Unit, file_set, units
+from roles.docker.operations import engine, proven, settings
+from roles.docker.options import DockerOptions
+from roles.docker.plan import (
+    CONFLICTING,
+    CONTAINERD,
+    DAEMON,
+    LOGINS,
+    daemon_settings,
+    files,
+    keys,
+    packages,
+    source_of,
+    sources,
+)
+
+RECORDS = "/var/lib/metal2model/docker"
+
+
+@deploy("Docker")
+def deploy_docker(
+    options: DockerOptions, tags: Sequence[str], report: HardwareReport, lock_timeout_seconds: int
+) -> None:
+    """Have containers run on the host, and see its cards."""
+    source = source_of(options, report)
+    for url, path, option, fingerprint in keys(options, tags, report):
+        trusted_key(name=f"Trust the key of {option}", url=url, path=path, option=option, fingerprints=[fingerprint])
+    file_set(name="Write the files", files={**sources(options, tags, report), **files(options)})
+    if wanted := packages(options, tags, report):
+        engine(
+            name="Install the engine",
+            wanted=wanted,
+            conflicting=CONFLICTING[source],
+            lock_timeout_seconds=lock_timeout_seconds,
+        )
+    settings(name="Write daemon.json", wanted=json_files(options, tags))
+    units(name="Run the engine", units=wanted_units(options, tags, report))
+    if options.images:
+        images(name="Pull the images", references=options.images)
+    proven(
+        name="Prove that a container runs",
+        gpus=len(declared_cards(tags, report, "nvidia")),
+        renderers=len(declared_cards(tags, report, "intel")),
+    )
+
+
+def json_files(options: DockerOptions, tags: Sequence[str]) -> dict[str, Any]:
+    """Return our part of JSON files that others write, too, as files/settings.py takes it."""
+    return {
+        "files": [
+            {
+                "path": DAEMON,
+                "record": f"{RECORDS}/daemon.json",
+                "wanted": daemon_settings(options, tags),
+                "mode": "0644",
+                "validate": ["dockerd", "--validate", "--config-file"],
+            },
+            {"path": "/root/.docker/config.json", "record": f"{RECORDS}/logins.json", "wanted": LOGINS, "mode": "0600"},
+        ],
+        "mirrors": options.mirrors,
+        "timeout": options.probe_timeout_seconds,
+    }
+
+
+def wanted_units(options: DockerOptions, tags: Sequence[str], report: HardwareReport) -> list[Unit]:
+    """Return the units of the engine, and what each reads at its start."""
+    found = [Unit("docker.service", (DAEMON, CONTAINERD))]
+    if source_of(options, report) != "existing":
+        found.insert(0, Unit("containerd.service", (CONTAINERD,)))
+    if "nvidia" in vendors_of(tags):
+        # Describes the cards to Docker anew when the driver changes.
+        found.append(Unit("nvidia-cdi-refresh.path"))
+    return found

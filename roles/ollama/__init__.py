@@ -1,0 +1,1 @@
+"""Ollama: one daemon that serves many models, each made to match the inventory."""

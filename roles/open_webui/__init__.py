@@ -1,0 +1,1 @@
+"""Open WebUI, a chat page in the browser for the models that this host serves."""

@@ -1,0 +1,1 @@
+"""Role ray: one node of a Ray cluster, over which an engine spreads one model."""

@@ -1,0 +1,199 @@
+"""Options of the transformers_serve role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from roles.common.cuda import card_findings, driver_findings, python_findings
+from roles.common.engine import EngineOptions, Gpu, InstanceOptions, is_loopback
+from roles.common.findings import Finding
+from roles.common.fit import USABLE, Room, Split, Wanted, resident, spilling
+from roles.common.hardware import HardwareReport
+from roles.common.lock import declared_cards, vendors_of
+from roles.common.model import Model, ModelFormat
+from roles.common.options import InstanceName, OptionProblem
+from roles.common.systemd import hidden_from_units
+
+VERSION = "5.24.0"
+"""What is installed, and what every flag was read from: tests/upstream holds our command lines against this one."""
+CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (9, 0), (10, 0), (10, 3), (12, 0), (12, 1))
+DRIVER = "580"
+"""What the pinned PyTorch needs, which is made for CUDA 13: https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/."""
+
+BITS = {"bnb-8bit": 8.0, "bnb-4bit": 4.2}
+"""Of a weight, with its part of the scales: https://huggingface.co/docs/transformers/quantization/bitsandbytes."""
+
+RESERVED_ARGUMENTS = {
+    "--host": "host", "--port": "port", "--device": "device", "--dtype": "dtype", "--quantization": "quantization",
+    "--continuous-batching": "continuous_batching", "--no-continuous-batching": "continuous_batching",
+    "--attn-implementation": "attention", "--compile": "compile", "--no-compile": "compile",
+    "--reasoning": "reasoning", "--trust-remote-code": "trust_remote_code",
+    "--no-trust-remote-code": "trust_remote_code",
+}  # fmt: skip
+"""Flags of ``transformers serve`` that an option of this role already sets -> that option."""
+
+REMOVED_ARGUMENTS = {
+    "--load-in-8bit": "write quantization: 'bnb-8bit'",
+    "--load-in-4bit": "write quantization: 'bnb-4bit'",
+    "--bnb-4bit-quant-type": "4 bit is nf4 now; write quantization: 'bnb-4bit'",
+    "--use-bnb-nested-quant": "4 bit is nested now; write quantization: 'bnb-4bit'",
+    "--torch-dtype": "write dtype",
+    "--force-model": "the server has one model, the option model",
+    "--input-validation": "requests are always checked; remove it",
+}
+"""Flags that it no longer has -> what to do instead (https://huggingface.co/docs/transformers/serve-cli/serving)."""
+
+
+class TransformersServeInstanceOptions(InstanceOptions):
+    """One ``transformers serve``: one model on one port, in its own unit ``transformers-serve@NAME.service``."""
+
+    program: ClassVar[str] = "transformers serve"
+    reserved_arguments: ClassVar[Mapping[str, str]] = RESERVED_ARGUMENTS
+    removed_arguments: ClassVar[Mapping[str, str]] = REMOVED_ARGUMENTS
+    advice: ClassVar[dict[str, str]] = {
+        "load_in_8bit": "write quantization: 'bnb-8bit'",
+        "load_in_4bit": "write quantization: 'bnb-4bit'",
+        "torch_dtype": "write dtype",
+        "device_map": "write device",
+        "attn_implementation": "write attention",
+        "share": "it tunnels a page to the Internet, and Gradio's page is not part of this; write open_webui",
+    }
+
+    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")] | None = None
+    """Model name in the API (`/v1/models`): the server names a model by its directory. None: the instance's name."""
+
+    context_length: Annotated[int, Field(ge=0)] = 4096
+    """
+    Tokens that one request may have, prompt and answer together, for preflight's arithmetic alone: the server has no
+    limit but the model's own. 0: what the model was trained with.
+    """
+
+    parallel: Annotated[int, Field(ge=1)] = 1
+    """Requests that are answered at the same time. More than one needs `continuous_batching`, which sets no limit."""
+
+    api_key: bool = False
+    """Must be False: the server asks nobody for a key. It listens on a loopback address alone for that."""
+
+    quantization: Literal["bnb-8bit", "bnb-4bit"] | None = None
+    """Convert the weights as they are loaded: to 8 bit (load_in_8bit) or 4 bit, by bitsandbytes. None: as they are."""
+
+    dtype: Literal["auto", "float16", "bfloat16", "float32"] = "auto"
+    """Data type of the weights. `auto`: as the model's files have it."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]+)?|xpu(:[0-9]+)?)$")] = "auto"
+    """What computes: `auto` shares the layers out among all cards, or takes the processors where there is none."""
+
+    continuous_batching: bool = False
+    """Answer requests together, with paged attention, on a card."""
+
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention"] | None = None
+    """Which implementation of attention. None: the model's default. Flash attention needs its own package."""
+
+    compile: bool = False
+    """Compile the model with torch.compile at its first requests, which then take minutes; g++ is installed for it."""
+
+    reasoning: Literal["auto", "on", "off"] = "auto"
+    """Whether a model that can think does so, where its chat template lets one choose."""
+
+    trust_remote_code: bool = False
+    """Run the Python files that come with the model."""
+
+    @model_validator(mode="after")
+    def _only_this_host(self) -> Self:
+        if self.api_key:
+            raise OptionProblem(
+                "api_key",
+                "transformers serve cannot ask for a key; leave it False and put a proxy that does before it, or serve "
+                "the model by vllm",
+            )
+        if not is_loopback(self.host):
+            raise OptionProblem(
+                "host",
+                f"{self.host!r} would let everybody there use the model, unload it and load others, without a key; "
+                "leave it 127.0.0.1 and put a proxy that asks for one before it, or serve the model by vllm",
+            )
+        if self.parallel > 1 and not self.continuous_batching:
+            raise OptionProblem(
+                "parallel", f"{self.parallel} need continuous_batching: True, else one waits for another"
+            )
+        return self
+
+
+class TransformersServeOptions(EngineOptions):
+    """
+    The server of Hugging Face's transformers, one systemd unit for each named instance.
+
+    It loads any model that transformers can, with quantisation at load; vllm is faster where it can load it.
+    """
+
+    formats: ClassVar[frozenset[ModelFormat]] = frozenset({"safetensors"})
+
+    python: Annotated[str, Field(pattern=r"^3\.1[1-4]$")] | None = None
+    """Python to install it in, such as `3.12`; uv brings it. None: the system's own, which must be 3.11 or newer."""
+
+    existing: Annotated[str, Field(pattern="^/")] | None = None
+    """
+    Directory of a Python environment that has `transformers[serving]` already. For a PyTorch that PyPI does not have:
+    its builds for x86-64 are made for NVIDIA's cards (3 GB, and compute on processors as well); builds for Intel's or
+    AMD's cards, or for processors alone, come from PyTorch's own index. None: it is installed from PyPI, pinned.
+    """
+
+    instances: Mapping[InstanceName, TransformersServeInstanceOptions] = {}
+    """The servers, by name."""
+
+    @model_validator(mode="after")
+    def _visible(self) -> Self:
+        if self.existing and (hidden := hidden_from_units(self.existing)):
+            raise OptionProblem("existing", f"units cannot see {hidden} (ProtectHome, PrivateTmp); make it below /opt")
+        if self.existing and self.python:
+            raise OptionProblem("python", "has no effect with existing, which has its own; remove one of the two")
+        return self
+
+    @property
+    def present(self) -> Mapping[str, TransformersServeInstanceOptions]:
+        """The servers that are to run."""
+        return {name: one for name, one in self.instances.items() if one.present}
+
+    @property
+    def needs_pypi(self) -> bool:
+        """Whether it is installed from a Python package index."""
+        return self.existing is None and bool(self.present)
+
+    def findings(
+        self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model], driver: str | None
+    ) -> list[Finding]:
+        """Return what speaks against these options on this hardware; ``driver``: NVIDIA's, that will run here."""
+        if not self.present:
+            return []
+        found: list[Finding] = []
+        if self.existing is None and self.python is None:
+            found += python_findings("transformers", "transformers_serve/python", report)
+        if self.existing is None and any(computes_on(one, tags) == "nvidia" for one in self.present.values()):
+            found += card_findings("PyTorch", declared_cards(tags, report, "nvidia"), CAPABILITIES)
+            found += driver_findings("PyTorch", driver, DRIVER)
+        for name, one in self.present.items():
+            bits = BITS.get(one.quantization or "") or (32.0 if one.dtype == "float32" else None)
+            wanted = Wanted(
+                name, models[one.model], one.context_length, one.parallel, fit=one.fit, maps_weights=False, bits=bits
+            )
+            gpu = computes_on(one, tags)
+            room = Room.of(report, tags, gpu)
+            if gpu == "none":
+                found += spilling("transformers_serve", [wanted], Room(room.memory_bytes))
+            elif one.device == "auto":
+                found += resident("transformers_serve", wanted, room, Split(pipeline=len(room.cards) or 1), USABLE)
+            else:
+                found += resident("transformers_serve", wanted, room, Split(), USABLE)
+        return found
+
+
+def computes_on(instance: TransformersServeInstanceOptions, tags: Sequence[str]) -> Gpu:
+    """Return whose cards a server computes on."""
+    if instance.device == "cpu":
+        return "none"
+    if instance.device.startswith("xpu"):
+        return "intel"
+    return "nvidia" if instance.device.startswith("cuda") or "nvidia" in vendors_of(tags) else "none"

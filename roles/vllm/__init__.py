@@ -1,0 +1,1 @@
+"""vLLM's OpenAI-compatible server, one systemd unit for each named instance."""

@@ -1,0 +1,61 @@
+"""Deploy of the vllm role."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pyinfra.api import deploy
+
+from roles.common.apt import packages
+from roles.common.engine import key_files
+from roles.common.hardware import HardwareReport
+from roles.common.images import images
+from roles.common.model import Model
+from roles.common.operations import TextFile, Unit, file_set, keys, units
+from roles.common.python import python_environment
+from roles.common.secrets import environment_files
+from roles.vllm.options import VERSION, VllmOptions
+from roles.vllm.units import environment_of, image_of, reads, render, secrets, secrets_file, unit_file, unit_name
+
+
+@deploy("vLLM")
+def deploy_vllm(
+    options: VllmOptions,
+    models: Mapping[str, Model],
+    tags: Sequence[str],
+    report: HardwareReport,
+    cluster: Sequence[str] = (),
+) -> None:
+    """
+    Install vLLM and run the declared instances.
+
+    ``cluster``: lines of [Service] with which a unit computes on this host's Ray cluster.
+    """
+    present = options.present
+    gone = [name for name in options.instances if name not in present]
+    if options.method == "native":
+        packages(name="Install what compiles kernels", names=needed_packages(options))
+        python_environment(name=f"Install vLLM {VERSION}", wanted=environment_of(options))
+    else:
+        images(name="Pull the image", references=[image_of(options, options.computes_on(tags))])
+    keys(name="Have the API keys", paths=key_files("vllm", options.instances))
+    environment_files(name="Hand the keys over", wanted=secrets(options))
+    if gone:
+        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
+    files: dict[str, TextFile | None] = {}
+    for name, instance in options.instances.items():
+        if name in gone:
+            files[unit_file(name)] = None
+        else:
+            text = render(name, instance, options, models[instance.model], tags=tags, report=report, cluster=cluster)
+            files[unit_file(name)] = TextFile(text)
+        if name in gone or not instance.api_key:
+            files[secrets_file(name)] = None
+    file_set(name="Write the units", files=files)
+    wanted = [Unit(unit_name(name), reads(name, one, options, models[one.model])) for name, one in present.items()]
+    units(name="Run the instances", units=wanted)
+
+
+def needed_packages(options: VllmOptions) -> list[str]:
+    """Return the Debian packages with which Triton compiles its launchers when a model is loaded."""
+    return ["g++", "libc6-dev", *([] if options.python else ["python3-dev"])]

@@ -1,0 +1,163 @@
+"""Whether vLLM can serve what is declared on a host: pure functions of options, tags, models and report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from ipaddress import ip_address
+
+from roles.common.engine import Gpu
+from roles.common.findings import Finding, Word
+from roles.common.fit import Room, Split, Wanted, resident
+from roles.common.hardware import HardwareReport
+from roles.common.lock import DeclaredCard, declared_cards
+from roles.common.model import Model
+from roles.common.numa import numa_findings
+from roles.vllm.options import VllmInstanceOptions, VllmOptions
+
+CAPABILITY = (7, 5)
+BFLOAT16 = (8, 0)
+"""
+Compute capabilities of NVIDIA's cards: what vLLM's kernels are built for, and what can compute with bfloat16
+(https://docs.vllm.ai/en/stable/getting_started/installation/gpu/; vllm/platforms/cuda.py, check_if_supports_dtype).
+"""
+DRIVER = "580"
+"""The first branch that runs CUDA 13 (https://docs.nvidia.com/cuda/cuda-toolkit-release-notes/, table 3)."""
+QUANTISED_AT_LOAD = (
+    "fp8",
+    "fp8_per_tensor",
+    "fp8_per_block",
+    "fp8_per_channel",
+    "int8_per_channel_weight_only",
+    "mxfp8",
+)
+"""Kinds of quantisation that take a model in 16 bit (https://docs.vllm.ai/en/stable/features/quantization/)."""
+PYTHONS = (("debian", "12"), ("debian", "13"), ("ubuntu", "24.04"), ("ubuntu", "26.04"))
+"""Systems whose own Python is 3.11 or newer."""
+
+
+def findings(
+    options: VllmOptions,
+    tags: Sequence[str],
+    report: HardwareReport,
+    models: Mapping[str, Model],
+    driver: str | None,
+) -> list[Finding]:
+    """
+    Return what speaks against these options on this hardware, or should be known.
+
+    ``driver``: version or branch of NVIDIA's driver that will run here, None when not known.
+    """
+    if options.instances and not options.present:
+        return []  # it is to go
+    gpu = options.computes_on(tags)
+    cards = declared_cards(tags, report, gpu)
+    return [
+        *_installation(options, report),
+        *(_nvidia(cards, driver) if gpu == "nvidia" else []),
+        *_memory_is_shared_out(options),
+        *(
+            finding
+            for name, one in options.present.items()
+            for finding in [
+                *(numa_findings(report, one.numa, f"vllm/instances/{name}/numa") if isinstance(one.numa, int) else []),
+                *_instance(name, one, gpu, cards, models[one.model]),
+            ]
+        ),
+    ]
+
+
+def _installation(options: VllmOptions, report: HardwareReport) -> Iterator[Finding]:
+    if options.method == "container":
+        return
+    if report.architecture not in ("", "amd64"):
+        yield Finding("vllm_architecture", "vllm/method", {"found": report.architecture})
+    if options.python is None and (report.os.id, report.os.version) not in PYTHONS:
+        yield Finding("vllm_python", "vllm/python", {"found": report.os.name or None})
+
+
+def _nvidia(cards: Sequence[DeclaredCard], driver: str | None) -> Iterator[Finding]:
+    for card in cards:
+        if (found := card.compute_capability) and found < CAPABILITY:
+            words: dict[str, Word] = {"card": str(card), "found": _spelt(found), "required": _spelt(CAPABILITY)}
+            yield Finding("vllm_capability", "tags", words)
+    if driver and int(driver.partition(".")[0]) < int(DRIVER):
+        yield Finding("vllm_driver", "nvidia_gpu/branch", {"found": driver, "required": DRIVER})
+
+
+def _memory_is_shared_out(options: VllmOptions) -> Iterator[Finding]:
+    """Each server takes its share of a card at its start, so that those of one card must not exceed it together."""
+    present = list(options.present.items())
+    for index, (name, one) in enumerate(present):
+        others = [other for _, other in present[:index] if _meet(one, other)]
+        total = sum((other.gpu_memory_utilization for other in others), one.gpu_memory_utilization)
+        if others and total > 1:
+            yield Finding("vllm_shared", f"vllm/instances/{name}/gpu_memory_utilization", {"found": f"{total:.2f}"})
+
+
+def _meet(one: VllmInstanceOptions, other: VllmInstanceOptions) -> bool:
+    return one.cards is None or other.cards is None or bool(set(one.cards) & set(other.cards))
+
+
+def _instance(
+    name: str, instance: VllmInstanceOptions, gpu: Gpu, cards: Sequence[DeclaredCard], model: Model
+) -> Iterator[Finding]:
+    option = f"vllm/instances/{name}"
+    if not instance.headless and _is_exposed(instance.host):
+        yield Finding("vllm_exposed", f"{option}/host", {"found": instance.host})
+    heads, spread = model.attention_heads, instance.tensor_parallel
+    if heads and heads % spread:
+        possible = [str(number) for number in range(1, 17) if heads % number == 0]
+        words: dict[str, Word] = {"found": spread, "heads": heads, "model": instance.model, "required": possible}
+        yield Finding("vllm_heads", f"{option}/tensor_parallel", words)
+    if gpu == "none":
+        return
+    chosen = cards if instance.cards is None else [cards[number] for number in instance.cards if number < len(cards)]
+    if cards and instance.distributed_executor_backend != "ray" and instance.cards_here > len(chosen):
+        arithmetic = f"{instance.tensor_parallel} x {instance.pipeline_parallel} x {instance.data_parallel}"
+        arithmetic += f" / {len(instance.nodes)}" if instance.nodes else ""
+        words = {"found": len(chosen), "required": instance.cards_here, "arithmetic": arithmetic}
+        yield Finding("vllm_cards", f"{option}/tensor_parallel", words)
+    for card in chosen:
+        if instance.dtype == "bfloat16" and (found := card.compute_capability) and found < BFLOAT16:
+            words = {"card": str(card), "found": _spelt(found), "required": _spelt(BFLOAT16)}
+            yield Finding("vllm_bfloat16", f"{option}/dtype", words)
+            break
+    sizes = [card.card.vram_mib for card in chosen if card.card.vram_mib]
+    if len(sizes) == len(chosen):
+        wanted = Wanted(
+            name,
+            model,
+            instance.context_length,
+            key_type=_cache_type(instance),
+            value_type=_cache_type(instance),
+            fit=instance.fit,
+            bits=_bits(instance),
+        )
+        split = Split(instance.tensor_parallel, instance.pipeline_parallel, int(instance.cpu_offload_gb * (1 << 30)))
+        room = Room(cards=tuple(size << 20 for size in sizes))
+        yield from resident("vllm", wanted, room, split, instance.gpu_memory_utilization)
+
+
+def _cache_type(instance: VllmInstanceOptions) -> str:
+    """Return the type of the KV cache for the arithmetic; what takes less than a byte is counted as one."""
+    if instance.kv_cache_dtype == "auto" and instance.dtype in ("float", "float32"):
+        return "f32"
+    return "f16" if instance.kv_cache_dtype in ("auto", "float16", "bfloat16") else "fp8"
+
+
+def _bits(instance: VllmInstanceOptions) -> float | None:
+    """Return to how many bits vLLM converts a model's weights as it loads them; None for those of the files."""
+    if instance.quantization in QUANTISED_AT_LOAD:
+        return 8
+    return 32 if instance.dtype in ("float", "float32") else None
+
+
+def _is_exposed(host: str) -> bool:
+    try:
+        return not ip_address(host).is_loopback
+    except ValueError:
+        return host != "localhost"
+
+
+def _spelt(capability: tuple[int, int]) -> str:
+    return f"{capability[0]}.{capability[1]}"
