@@ -21,7 +21,6 @@ lab = [
             "intel_gpu": {"ppa_url": "https://launchpad.proxy.ustclug.org/kobuk-team/intel-graphics/ubuntu"},
             "models": {"hub": "modelscope", "wanted": {"deepseek-r1-distill-qwen-7b-q4": {}}},
             "llama_cpp": {
-                "variant": "vulkan-x64",
                 "instances": {
                     "r1-7b": {
                         "model": "deepseek-r1-distill-qwen-7b-q4",
@@ -41,29 +40,22 @@ lab = [
             "ssh_hostname": "192.0.2.20",
             "ssh_user": "root",
             "tags": ["rtx4090", "numa"],
-            "models": {
-                "directory": "/data/models",
-                "wanted": {
-                    "r1-70b-q4": {
-                        "repo": "unsloth/DeepSeek-R1-Distill-Llama-70B-GGUF",
-                        "files": ["DeepSeek-R1-Distill-Llama-70B-Q4_K_M.gguf"],
-                    },
-                },
-            },
-            "llama_cpp": {
-                "variant": "cuda-12.8-x64",
+            "models": {"directory": "/data/models", "wanted": {"deepseek-r1-distill-llama-70b": {}}},
+            "vllm": {
                 "instances": {
                     "r1-70b": {
-                        "model": "r1-70b-q4",
-                        "port": 8000,
-                        "context_length": 65536,
-                        "parallel": 8,
-                        "gpu_layers": "all",
-                        "numa": "interleave",
+                        "model": "deepseek-r1-distill-llama-70b",
+                        "port": 5000,
+                        "context_length": 8192,
+                        "parallel": 10,
+                        "tensor_parallel": 8,
+                        "reasoning_parser": "deepseek_r1",
                         "min_tokens_per_second": 10,
                     },
                 },
             },
+            # A chat page that offers the model above; the card at the run's end says where its first password is.
+            "open_webui": {},
         },
     ),
     (

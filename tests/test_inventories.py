@@ -54,9 +54,9 @@ def test_every_host_is_declared_well(path: Path, tmp_path: Path) -> None:
     for host in fleet(hosts):
         declared = declaration_of(host)
         assert declared.endpoints(), f"{host.name} serves nothing"
-        assert declared.llama_cpp
-        for name, instance in declared.llama_cpp.instances.items():
-            assert declared.models_by_name()[instance.model].path.startswith("/"), name
+        for engine in declared.engines.values():
+            for name, instance in engine.instances.items():
+                assert declared.models_by_name()[instance.model].path.startswith("/"), name
 
 
 def test_the_classroom_has_forty_hosts_with_options_from_their_group(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def refused(**given: Any) -> str:
         ({"apt": {"upstreams": {"cuda": "tuna"}}}, "apt/upstreams/cuda: 'tuna' has no such archive"),
         ({"apt": {"upstreams": {"v2": "http://x/y"}}}, "apt/upstreams/v2: the cache has other things under this name"),
         ({"apt": {"upstreams": {"x": "http://x/a;b"}}}, "apt/upstreams/x: 'http://x/a;b' is no plain http(s) URL"),
-        ({"pypi": {"upstreams": "https://u:p@x/simple"}}, "pypi/upstreams: an address with a login is no plain http(s)"),
+        ({"pypi": {"upstreams": "https://u:p@x/simple"}}, "pypi/upstreams: an address with a login is no plain"),
         ({"pypi": {}}, "lan_cache/pypi/upstreams: this option is required"),
         ({"models": True, "directory": "/home/cache"}, "lan_cache/directory: /home is hidden from services"),
         ({"models": True, "size": 5}, "lan_cache/size: no such option: write max_gib in each of apt and pypi"),
