@@ -7,6 +7,7 @@ from pyinfra import host
 from roles.base.deploy import deploy_base
 from roles.common.connection import send_at_once
 from roles.common.hardware import Hardware
+from roles.common.operations import Unit, units
 from roles.declaration import UNIT_PATTERNS, declaration_of
 from roles.dify.deploy import deploy_dify
 from roles.docker.deploy import deploy_docker
@@ -61,6 +62,11 @@ deploy_tuning(options=declared.tuning, report=report)
 deploy_models(options=declared.models, look_into=declared.models_to_look_into, judge=partial(declared.judge, report))
 if declared.docker:
     deploy_docker(options=declared.docker, tags=tags, report=report, lock_timeout_seconds=patience)
+if declared.gone_units:
+    units(
+        name="Stop the servers that are not wanted any more",
+        units=[Unit(name, present=False) for name in declared.gone_units],
+    )
 if declared.ray:
     deploy_ray(options=declared.ray, environment=declared.ray_environment)
 if declared.llama_cpp:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 from pyinfra.api import Host, Inventory
 from pyinfra.api.arguments import all_global_arguments
 from pyinfra.connectors.ssh import ConnectorData
+from pyinfra.context import ctx_state
 
 from roles.base.options import BaseOptions
 from roles.common.container import ContainerUser
@@ -31,16 +32,20 @@ from roles.docker.plan import findings as docker_findings
 from roles.intel_gpu.options import IntelGpuOptions
 from roles.intel_gpu.plan import findings as intel_gpu_findings
 from roles.ipex_llm.options import IpexLlmOptions
+from roles.ipex_llm.units import unit_name as ipex_llm_unit
 from roles.ipex_llm.verify import UNITS as IPEX_LLM_UNITS
 from roles.ipex_llm.verify import endpoints as ipex_llm_endpoints
 from roles.kernel.options import KernelOptions
 from roles.kernel.plan import findings as kernel_findings
 from roles.ktransformers.options import KTransformersOptions
+from roles.ktransformers.units import unit_name as ktransformers_unit
 from roles.ktransformers.verify import UNITS as KTRANSFORMERS_UNITS
 from roles.ktransformers.verify import endpoints as ktransformers_endpoints
-from roles.lan_cache.options import LanCacheOptions
+from roles.lan_cache.options import LanCacheOptions, check_models_directory
+from roles.lan_cache.verify import UNITS as LAN_CACHE_UNITS
 from roles.lan_cache.verify import endpoints as lan_cache_endpoints
 from roles.llama_cpp.options import LlamaCppOptions
+from roles.llama_cpp.units import unit_name as llama_cpp_unit
 from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
 from roles.mirrors.options import MirrorsOptions
@@ -63,12 +68,14 @@ from roles.ray.verify import UNITS as RAY_UNITS
 from roles.ray.verify import endpoints as ray_endpoints
 from roles.reboot.options import RebootOptions
 from roles.transformers_serve.options import TransformersServeOptions
+from roles.transformers_serve.units import unit_name as transformers_serve_unit
 from roles.transformers_serve.verify import UNITS as TRANSFORMERS_SERVE_UNITS
 from roles.transformers_serve.verify import endpoints as transformers_serve_endpoints
 from roles.tuning.options import TuningOptions
 from roles.vllm.options import VllmOptions
 from roles.vllm.plan import findings as vllm_findings
 from roles.vllm.units import environment_of as vllm_environment
+from roles.vllm.units import unit_name as vllm_unit
 from roles.vllm.verify import UNITS as VLLM_UNITS
 from roles.vllm.verify import endpoints as vllm_endpoints
 
@@ -85,8 +92,19 @@ UNIT_PATTERNS = (
     TRANSFORMERS_SERVE_UNITS,
     OPEN_WEBUI_UNITS,
     DIFY_UNITS,
+    LAN_CACHE_UNITS,
 )
 """Names of the units of every server, and of the pages before them."""
+
+
+UNIT_NAMES: Mapping[str, Callable[[str], str]] = {
+    "llama_cpp": llama_cpp_unit,
+    "vllm": vllm_unit,
+    "ipex_llm": ipex_llm_unit,
+    "ktransformers": ktransformers_unit,
+    "transformers_serve": transformers_serve_unit,
+}
+"""Engine with a unit for each instance -> the name of an instance's."""
 
 
 def _writable(target: str | None) -> str | None:
@@ -174,6 +192,12 @@ class Declaration(Options):
         return self
 
     @model_validator(mode="after")
+    def _models_can_be_shared(self) -> Self:
+        if self.lan_cache and self.lan_cache.models:
+            check_models_directory(self.models.directory)
+        return self
+
+    @model_validator(mode="after")
     def _containers_have_docker(self) -> Self:
         for role in type(self).model_fields:
             options = getattr(self, role)
@@ -235,10 +259,15 @@ class Declaration(Options):
             *self.models.findings(report, self.tags),
             *(docker_findings(self.docker, self.tags, report) if self.docker else []),
             *(self.ray.findings() if self.ray else []),
+            *self._exposed(),
             *self._of_servers(report, self.models_by_name()),
             *(self.open_webui.findings(report) if self.open_webui else []),
             *(self.dify.findings(self.servers()) if self.dify else []),
         ]
+
+    def _exposed(self) -> list[Finding]:
+        addresses = [(f"{role}/{path}", host) for role, one in self.engines.items() for path, host in one.exposed()]
+        return [Finding("exposed", option, {"found": host}) for option, host in addresses]
 
     def judge(self, report: HardwareReport, shapes: Mapping[str, Shape]) -> tuple[list[str], list[Finding]]:
         """Return what only the models' own files tell: sentences that stop this host, and what is to be known."""
@@ -258,6 +287,17 @@ class Declaration(Options):
             *(self.ipex_llm.findings(report, self.tags, models) if self.ipex_llm else []),
             *(self.ktransformers.findings(report, self.tags, models, driver) if self.ktransformers else []),
             *(self.transformers_serve.findings(report, self.tags, models, driver) if self.transformers_serve else []),
+        ]
+
+    @property
+    def gone_units(self) -> list[str]:
+        """The units of all engines that are declared to be gone; they end before others begin: cards and ports."""
+        return [
+            unit_name(name)
+            for role, unit_name in UNIT_NAMES.items()
+            if role in self.engines
+            for name, instance in self.engines[role].instances.items()
+            if not instance.present
         ]
 
     def changes_what_boots(self, report: HardwareReport) -> bool:
@@ -318,8 +358,8 @@ def declaration_of(host: Host) -> Declaration:
     """
     Return what the inventory says of this host.
 
-    The first call checks every host of the run, and raises one `OptionError` with all problems of all hosts:
-    nothing has been changed anywhere by then.
+    The first call checks every host of the run (those of ``--limit``, where it is given), and raises one `OptionError`
+    with all problems of all hosts: nothing has been changed anywhere by then.
     """
     return _fleet(host.inventory)[host.name]
 
@@ -328,6 +368,8 @@ def declaration_of(host: Host) -> Declaration:
 def _fleet(inventory: Inventory) -> dict[str, Declaration]:
     declarations, problems = {}, []
     for host in inventory:
+        if ctx_state.isset() and not ctx_state.get().is_host_in_limit(host):
+            continue
         data: dict[str, Any] = host.data.dict()
         ours = {key: value for key, value in data.items() if key not in PYINFRA_KEYS}
         try:

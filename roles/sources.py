@@ -39,13 +39,14 @@ def sources_of(declared: Declaration, report: HardwareReport, state: HostSources
 
 def needs_pypi(declared: Declaration) -> bool:
     """Whether something of this host is installed from a Python package index."""
-    by_method = (declared.vllm, declared.open_webui)
+    vllm, page = declared.vllm, declared.open_webui
     return (
         models_need_pypi(declared.models)
         or (declared.ray is not None and declared.ray.present)
         or (declared.ktransformers is not None and bool(declared.ktransformers.present))
         or (declared.transformers_serve is not None and declared.transformers_serve.needs_pypi)
-        or any(options and options.present and options.method == "native" for options in by_method)
+        or (vllm is not None and vllm.installed and vllm.method == "native")
+        or (page is not None and page.present and page.method == "native")
     )
 
 
@@ -54,6 +55,6 @@ def images(declared: Declaration) -> list[str]:
     vllm, page, ipex = declared.vllm, declared.open_webui, declared.ipex_llm
     return [
         *([ipex.image] if ipex and ipex.needs_docker else []),
-        *([image_of(vllm, vllm.computes_on(declared.tags))] if vllm and vllm.present and vllm.needs_docker else []),
+        *([image_of(vllm, vllm.computes_on(declared.tags))] if vllm and vllm.installed and vllm.needs_docker else []),
         *([page.image] if page and page.present and page.needs_docker else []),
     ]

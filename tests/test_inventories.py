@@ -59,6 +59,29 @@ def test_every_host_is_declared_well(path: Path, tmp_path: Path) -> None:
                 assert declared.models_by_name()[instance.model].path.startswith("/"), name
 
 
+def test_servers_that_are_gone_end_before_others_begin() -> None:
+    both = {
+        "tags": ["cpu"],
+        "models": {"wanted": {"qwen3-0.6b-q8": {}}},
+        "docker": {},
+        "vllm": {"method": "container", "instances": {"old": {"present": False}}},
+        "llama_cpp": {"instances": {"r1": {"present": False}, "new": {"model": "qwen3-0.6b-q8", "port": 8000}}},
+    }
+    assert Declaration.load(both, where="h").gone_units == ["llama-server@r1.service", "vllm@old.service"]
+
+
+def test_one_word_moves_a_model_to_another_engine() -> None:
+    one = {"model": "x", "port": 8000, "context_length": 2048, "parallel": 2, "min_tokens_per_second": 3}
+    gguf, original = {"x": {"path": "/srv/x.gguf"}}, {"x": {"path": "/srv/x"}}
+    engines = {"llama_cpp": gguf, "ollama": gguf, "vllm": original}
+    for engine, wanted in engines.items():
+        port = 11434 if engine == "ollama" else 8000
+        instance = {"instances": {"r1": {**one, "port": port}}}
+        data = {"tags": ["rtx4090"], "models": {"wanted": wanted}, engine: instance}
+        (served,) = Declaration.load(data, where="h").servers()
+        assert served.url.endswith(f":{port}"), engine
+
+
 def test_the_classroom_has_forty_hosts_with_options_from_their_group(tmp_path: Path) -> None:
     hosts = list(fleet(written(ROOT / "inventories" / "classroom.py", tmp_path)))
     assert len(hosts) == 40

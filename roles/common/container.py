@@ -67,12 +67,18 @@ class Mount:
         return f"type=bind,source={self.source},target={self.target}{'' if self.writable else ',readonly'}"
 
 
+def cannot_mount(path: str) -> str | None:
+    """Return what is wrong with a model's path for ``docker run --mount``, whose value is a line of CSV."""
+    found = next((character for character in ',"' if character in path), None)
+    return f"is {path}, and docker's --mount cannot hold {found!r} in a path; rename it" if found else None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Container:
     """A container that a unit runs in the foreground; docker-run(1)."""
 
     name: str
-    """Of the container; one of this name that was left behind is removed at start."""
+    """What it is, such as `vllm-r1`."""
     image: str
     arguments: Sequence[str] = ()
     """Of the image's entry point."""
@@ -89,10 +95,19 @@ class Container:
     options: Sequence[str] = ()
     """Further words for ``docker run``, such as ``--shm-size=16g``."""
 
+    @property
+    def own_name(self) -> str:
+        """
+        Its name under docker: one that was left behind is removed at start, and nobody else may have it.
+
+        `open-webui` alone is what upstream's quick start calls its container, whose chats would go with it.
+        """
+        return f"metal2model-{self.name}"
+
 
 def run_line(container: Container) -> str:
     """Return the ``ExecStart=`` that runs a container until it ends or the unit is stopped."""
-    words = [DOCKER, "run", "--rm", "--pull=never", "--name", container.name, "--log-driver=none",
+    words = [DOCKER, "run", "--rm", "--pull=never", "--name", container.own_name, "--log-driver=none",
              "--cap-drop=ALL", "--security-opt=no-new-privileges"]  # fmt: skip
     if container.publish:
         address, port, inside = container.publish

@@ -20,9 +20,9 @@ def card_findings(program: str, cards: Sequence[DeclaredCard], required: Collect
         if (found := card.compute_capability) and found not in required:
             words: dict[str, Word] = {
                 "card": str(card),
-                "found": _spelt(found),
+                "found": spelt(found),
                 "program": program,
-                "required": [_spelt(one) for one in sorted(required)],
+                "required": [spelt(one) for one in sorted(required)],
             }
             yield Finding("cuda_capability", "tags", words)
 
@@ -42,5 +42,6 @@ def python_findings(
         yield Finding("other_python", option, {"found": report.os.name or None, "program": program, "required": known})
 
 
-def _spelt(capability: Capability) -> str:
+def spelt(capability: Capability) -> str:
+    """Spell a capability: "8.9"."""
     return f"{capability[0]}.{capability[1]}"

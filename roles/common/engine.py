@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
 from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from roles.common.fit import FitChoice
 from roles.common.model import Model, ModelFormat
@@ -14,6 +14,22 @@ from roles.common.options import InstanceName, OptionProblem, Options, Port, Sec
 from roles.common.systemd import environment_word, hidden_from_units
 
 KEYS = "/etc/metal2model"
+
+
+def _address(host: str) -> str:
+    try:
+        ip_address(host)
+    except ValueError:
+        raise ValueError(
+            f"{host!r} is no IP address; write 127.0.0.1 for this host alone, an address of the host for one network, "
+            "or 0.0.0.0 for all; the port is an option of its own"
+        ) from None
+    return host
+
+
+ListenAddress = Annotated[str, AfterValidator(_address)]
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+"""Name of an environment variable."""
 
 
 class InstanceOptions(Options):
@@ -34,8 +50,8 @@ class InstanceOptions(Options):
     port: Port | None = None
     """TCP port. Required while `present`: upstreams' own defaults collide, and have moved between releases."""
 
-    host: str = "127.0.0.1"
-    """Address to listen on. Anything but a loopback address exposes the model to that network."""
+    host: ListenAddress = "127.0.0.1"
+    """Address to listen on, as a number. Anything but a loopback address exposes the model to that network."""
 
     alias: str | None = None
     """Model name in the API (`/v1/models`). None: the instance's name."""
@@ -52,7 +68,7 @@ class InstanceOptions(Options):
     that stands there already is kept, so that you can bring your own.
     """
 
-    environment: dict[str, str] = {}
+    environment: dict[VariableName, str] = {}
     """Environment variables of the server, such as `CUDA_VISIBLE_DEVICES`."""
 
     extra_arguments: list[str] = []
@@ -91,17 +107,19 @@ class InstanceOptions(Options):
             if self.present and required and not getattr(self, name):
                 raise OptionProblem(name, "this option is required and has no default")
         for argument in self.extra_arguments:
-            flag = self.flag_of(argument)
-            if option := self.reserved_arguments.get(flag):
-                raise OptionProblem("extra_arguments", f"{flag} is set by the option {option!r}; use that")
-            if instead := self.removed_arguments.get(flag):
-                raise OptionProblem("extra_arguments", f"{self.program} no longer has {flag}; {instead}")
+            given = argument.split("=", 1)[0]
+            if option := self.reserved_arguments.get(self.flag_of(argument)):
+                raise OptionProblem("extra_arguments", f"{given} is set by the option {option!r}; use that")
+            if instead := self.removed_arguments.get(self.flag_of(argument)):
+                raise OptionProblem("extra_arguments", f"{self.program} no longer has {given}; {instead}")
         return self
 
     @classmethod
     def flag_of(cls, argument: str) -> str:
-        """Return the flag of an argument, as the two tables above spell it."""
-        return argument.split("=", 1)[0]
+        """Return the flag of an argument, as the two tables above spell it: with dashes."""
+        flag = argument.split("=", 1)[0]
+        # argparse of vLLM and SGLang, and llama.cpp's own parser, take underscores for dashes.
+        return f"--{flag[2:].replace('_', '-')}" if flag.startswith("--") else flag
 
     @property
     def environment_words(self) -> list[str]:
@@ -125,6 +143,14 @@ class EngineOptions(Options):
         """Return the TCP ports that this takes on the host, each with the path of its option below the role."""
         return [(f"instances/{name}/port", one.port) for name, one in self.present.items() if one.port]
 
+    def exposed(self) -> list[tuple[str, str]]:
+        """Return the addresses at which anybody is answered without a key: option below the role, and its value."""
+        return [
+            (f"instances/{name}/host", one.host)
+            for name, one in self.present.items()
+            if not one.api_key and not is_loopback(one.host)
+        ]
+
     def check_tags(self, tags: Sequence[str]) -> None:
         """Raise `OptionProblem` where the options do not go with the host's tags."""
 
@@ -137,6 +163,8 @@ class EngineOptions(Options):
         """Return what is wrong with a model for this engine, as in "is /x/y, and ..."; None when nothing is."""
         if model.format not in self.formats:
             return f"is {model.path}, and {WANTED[min(self.formats)]}"
+        if "safetensors" in self.formats and model.format == "safetensors" and not model.may_be_directory:
+            return f"is {model.path}, and {WANTED['safetensors']}"
         if self.hides_home and (hidden := hidden_from_units(model.path)):
             return (
                 f"is {model.path}, and the unit cannot see {hidden} (ProtectHome, PrivateTmp); put models below /srv "

@@ -127,7 +127,7 @@ class ProgramState:
     current: str
     """Name of the version that the ``current`` link points to; "" for none."""
     complete: bool
-    """The wanted version's directory stands; it gets its name only when it is whole."""
+    """The wanted version's directory stands, which gets its name only when it is whole, and can still be used."""
 
 
 class Program(FactBase[ProgramState]):
@@ -138,10 +138,13 @@ class Program(FactBase[ProgramState]):
         """Nothing is known of a host that did not answer; pyinfra has failed it by then."""
         return ProgramState("", complete=False)
 
-    def command(self, root: str, version: str) -> StringCommand:
-        """``root``: the program's directory, with one subdirectory for each version."""
+    def command(self, root: str, version: str, test: str = "true") -> StringCommand:
+        """``root``: the program's directory, with one subdirectory for each version; ``test``: as of `program`."""
         current, wanted = QuoteString(f"{root}/current"), QuoteString(f"{root}/{version}")
-        return StringCommand("readlink --", current, "|| echo; if [ -d", wanted, "]; then echo complete; fi")
+        return StringCommand(
+            "readlink -- ", current, " || echo; d=", wanted, f'; if [ -d "$d" ] && {test}; then echo complete; fi',
+            _separator="",
+        )  # fmt: skip
 
     def process(self, output: list[str]) -> ProgramState:
         """Read the link's target, then ``complete`` if the wanted version stands."""

@@ -67,6 +67,8 @@ class Demand:
         weights, overhead = gib(self.weights_bytes), gib(self.overhead_bytes)
         if self.token_bytes is None:
             return f"{self.name}: {weights} weights + unknown KV cache + {overhead} overhead"
+        if not self.token_bytes:
+            return f"{self.name}: {weights} weights + {overhead} overhead"
         return (
             f"{self.name}: {weights} weights + {gib(self.kv_cache_bytes)} KV cache + {overhead} overhead, "
             f"for {self.tokens} tokens of {self.token_bytes / 1024:.1f} KiB"
@@ -91,6 +93,12 @@ class Wanted:
     """Weights stay in their file, and memory has of them what it has room for (mmap)."""
     bits: float | None = None
     """Of one weight, with its part of the scales, where the engine converts them as it loads. None: as in the files."""
+    experts_in_memory: bool = False
+    """Experts, or some of them, stay with the processors whatever `gpu_layers` says, as by llama.cpp's --cpu-moe."""
+    cache_elsewhere: bool = False
+    """Its KV cache lies in other memory than its weights, and is not counted here."""
+    option: str = "model"
+    """Which option of the instance names the model."""
 
     @property
     def weights_bytes(self) -> int:
@@ -105,10 +113,14 @@ class Wanted:
     @property
     def tokens(self) -> int:
         """How many the KV cache holds."""
+        if self.cache_elsewhere:
+            return 0
         return (self.context_length or self.model.context_length or 0) * self.parallel
 
     def token_bytes(self, cards: int = 1) -> float | None:
         """Return what one token takes of the KV cache on one of so many cards; None when that is not known."""
+        if self.cache_elsewhere:
+            return 0.0
         if self.model.attention is None:
             return None
         keys, values = self.model.attention.elements(cards)
@@ -165,45 +177,69 @@ def spilling(role: str, wanted: Sequence[Wanted], room: Room) -> list[Finding]:
     Return what is to be said of servers that leave to the processors what the cards cannot hold: llama.cpp and its kin.
 
     They run at the same time, so that all count together. It is an error where nothing would help: a number of layers
-    that the cards cannot hold, or a KV cache that memory cannot; else they would only be slow.
+    that the cards cannot hold, or a KV cache that memory cannot; else they would only be slow. Those that say `error`
+    are judged by themselves first: it is not for one that says `warn` to let the others pass.
     """
-    served = [(one, one.demand()) for one in wanted if one.fit != "off" and one.model.size_bytes]
-    if not served:
-        return []
+    counted = [one for one in wanted if one.fit != "off" and one.model.size_bytes]
+    strict = [one for one in counted if one.fit == "error"]
+    verdict = _verdict(strict, room)
+    if verdict in REFUSED:
+        return [_spilling(role, verdict, strict, room)]
+    key = _verdict(counted, room)
+    if key in REFUSED:
+        key = "fit_no_vram_allowed" if key == "fit_no_vram" else "fit_no_memory_allowed"
+    return [_spilling(role, key, counted, room)] if key else []
+
+
+REFUSED = ("fit_no_vram", "fit_no_memory")
+"""Verdicts that stop a host, unless fit is `warn`."""
+
+
+def _verdict(wanted: Sequence[Wanted], room: Room) -> str:
+    """Return the worst that is to be said of servers, "" where they fit."""
     usable = room.vram_bytes * USABLE
-    held = sum(demand.held_bytes if one.maps_weights else demand.total_bytes for one, demand in served)
-    pinned = sum(_on_cards(one, demand) for one, demand in served)
-    need = sum(demand.total_bytes for _, demand in served)
-    budget, have = usable, float(room.vram_bytes)
-    refused = all(one.fit == "error" for one, _ in served)
-    if room.cards and pinned > usable:
-        key = "fit_no_vram" if refused else "fit_no_vram_allowed"
-    elif room.memory_bytes and held > room.memory_bytes + usable:
-        key = "fit_no_memory" if refused else "fit_no_memory_allowed"
-        budget = have = room.memory_bytes + usable
-    elif room.cards and need > usable and any(one.gpu_layers == "auto" for one, _ in served):
+    need = sum(one.demand().total_bytes for one in wanted)
+    if room.cards and sum(map(_on_cards, wanted)) > usable:
+        key = "fit_no_vram"
+    elif room.memory_bytes and _held(wanted) > room.memory_bytes + usable:
+        key = "fit_no_memory"
+    elif room.memory_bytes and _left_to_memory(wanted, room) > room.memory_bytes:
+        key = "fit_beside_cards" if room.cards else "fit_memory"
+    elif room.cards and need > usable and any(one.gpu_layers == "auto" and not one.experts_in_memory for one in wanted):
         key = "fit_vram"
-    elif not room.cards and room.memory_bytes and need > room.memory_bytes:
-        key = "fit_memory"
-        budget = have = room.memory_bytes
     else:
-        return []
-    largest, most = max(served, key=lambda pair: pair[1].total_bytes)
-    left = budget - (need - most.total_bytes)
-    suggested = suggestions(largest, lambda other: other.demand().total_bytes <= left)
+        return ""
+    return key
+
+
+def _spilling(role: str, key: str, served: Sequence[Wanted], room: Room) -> Finding:
+    """Return the finding of a verdict, with what would help."""
+    largest = max(served, key=lambda one: one.demand().total_bytes)
+
+    def better(other: Wanted) -> bool:
+        found = _verdict([other if one is largest else one for one in served], room)
+        return not found or (found == "fit_vram" and key != "fit_vram")  # what is only slower is better than the rest
+
+    suggested = suggestions(largest, better)
+    layers = layers_that_fit(largest, room)
     if len(served) > 1:
         suggested = [f"{largest.name}/{text}" for text in suggested]
-    elif room.cards and (layers := layers_that_fit(largest, room)):
+    elif layers and (key != "fit_beside_cards" or better(replace(largest, gpu_layers=layers))):
         suggested.append(f"gpu_layers: {layers}")
+    usable = room.vram_bytes * USABLE
+    have = {"fit_memory": room.memory_bytes, "fit_beside_cards": room.memory_bytes}.get(
+        key, room.memory_bytes + usable if "no_memory" in key else room.vram_bytes
+    )
     words: dict[str, Word] = {
-        "need": gib(need),
-        "arithmetic": "; ".join(str(demand) for _, demand in served),
-        "held": gib(held),
-        "pinned": gib(pinned),
+        "need": gib(sum(one.demand().total_bytes for one in served)),
+        "arithmetic": "; ".join(str(one.demand()) for one in served),
+        "held": gib(_held(served)),
+        "pinned": gib(sum(map(_on_cards, served))),
+        "left": gib(_left_to_memory(served, room)),
         "have": gib(have),
         "suggestion": suggested,
     }
-    return [Finding(key, f"{role}/instances/{largest.name}" if len(served) == 1 else f"{role}/instances", words)]
+    return Finding(key, f"{role}/instances/{largest.name}" if len(served) == 1 else f"{role}/instances", words)
 
 
 def resident(role: str, one: Wanted, room: Room, split: Split, share: float) -> list[Finding]:
@@ -240,6 +276,39 @@ def resident(role: str, one: Wanted, room: Room, split: Split, share: float) -> 
     return [Finding(key, f"{role}/instances/{one.name}", words)]
 
 
+@dataclass(frozen=True)
+class Claim:
+    """What a server takes of cards, once it runs."""
+
+    option: str
+    """Path of its instance."""
+    each_bytes: float
+    """Of each of its cards."""
+    cards: tuple[int, ...] | None = None
+    """Which of the declared ones of a maker; None for all."""
+
+
+def together(claims: Sequence[Claim], room: Room) -> list[Finding]:
+    """Return what is to be said of servers that have cards in common, each of which alone may fit: the fullest card."""
+    fullest = max(range(len(room.cards)), key=lambda number: _claimed(claims, room, number), default=0)
+    here = [claim for claim in claims if claim.cards is None or fullest in claim.cards]
+    if len(here) < 2 or not room.cards or _claimed(claims, room, fullest) <= USABLE:
+        return []
+    words: dict[str, Word] = {
+        "need": gib(sum(claim.each_bytes for claim in here)),
+        "arithmetic": " + ".join(f"{claim.option} {gib(claim.each_bytes)}" for claim in here),
+        "found": fullest,
+        "have": gib(room.cards[fullest]),
+    }
+    return [Finding("fit_together", here[-1].option, words)]
+
+
+def _claimed(claims: Sequence[Claim], room: Room, number: int) -> float:
+    """Return what is claimed of a card, as a share of it."""
+    claimed = (claim.each_bytes for claim in claims if claim.cards is None or number in claim.cards)
+    return sum(claimed) / room.cards[number]
+
+
 Fits = Callable[[Wanted], bool]
 """Whether it would fit, if it were like this."""
 
@@ -260,7 +329,7 @@ def _smaller_model(one: Wanted, fits: Fits) -> list[str]:
         and (other.size_bytes or 0) < (one.model.size_bytes or 0)
         and fits(replace(one, model=replace(one.model, size_bytes=other.size_bytes, attention=other.attention)))
     ]
-    return [f"model: {max(found)[1]}"] if found else []
+    return [f"{one.option}: {max(found)[1]}"] if found else []
 
 
 def _shorter_context(one: Wanted, fits: Fits) -> list[str]:
@@ -285,7 +354,7 @@ def layers_that_fit(one: Wanted, room: Room) -> int:
     ``n = VRAM / size of the files * layers - 4`` (https://unsloth.ai/blog/deepseekr1-dynamic).
     """
     attention, entry = one.model.attention, one.model.entry
-    if attention is None or not one.model.size_bytes:
+    if attention is None or not one.model.size_bytes or not room.cards or one.experts_in_memory:
         return 0
     if entry and entry.offload_reserve_layers is not None:
         found = room.vram_bytes / one.model.size_bytes * attention.layers - entry.offload_reserve_layers
@@ -296,15 +365,33 @@ def layers_that_fit(one: Wanted, room: Room) -> int:
     return max(0, min(int(found), attention.layers))
 
 
-def _on_cards(one: Wanted, demand: Demand) -> int:
-    """Return what a server puts on the cards whether it fits there or not."""
+def _on_cards(one: Wanted) -> int:
+    """Return what a server puts on the cards whether it fits there or not; the least of it, where not all is known."""
+    demand = one.demand()
+    of_layers = demand.kv_cache_bytes + (0 if one.experts_in_memory else demand.weights_bytes)
     if one.gpu_layers == "all":
-        return demand.total_bytes
+        return of_layers + demand.overhead_bytes
     if one.gpu_layers == "auto" or not one.gpu_layers or one.model.attention is None:
         return 0  # a number says nothing where it is not known of how many
     layers = one.model.attention.layers
-    of_layers = demand.weights_bytes + demand.kv_cache_bytes
     return of_layers * min(one.gpu_layers, layers) // layers + demand.overhead_bytes
+
+
+def _held(wanted: Sequence[Wanted]) -> int:
+    """Return what servers have in memory or on cards that cannot be dropped and read again."""
+    return sum(one.demand().held_bytes if one.maps_weights else one.demand().total_bytes for one in wanted)
+
+
+def _left_to_memory(wanted: Sequence[Wanted], room: Room) -> float:
+    """Return what of servers lies in the host's memory, when the cards hold as much as they can and are to."""
+    need = on_cards = 0
+    for one in wanted:
+        total = one.demand().total_bytes
+        need += total
+        counted = isinstance(one.gpu_layers, int) and one.model.attention is not None
+        exactly = one.gpu_layers == 0 or (counted and not one.experts_in_memory)
+        on_cards += _on_cards(one) if exactly else total
+    return need - min(on_cards, room.vram_bytes * USABLE)
 
 
 def loaded_bytes(parameters: int, embedding: Embedding, bits: float) -> int:

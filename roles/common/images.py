@@ -14,6 +14,12 @@ from roles.common.operations import Commands, ShownCommand
 
 RECORD = "/var/lib/metal2model/images"
 """On the host: a line for each version that was pulled there, and the digest that it had."""
+NOTE = """\
+record=$1
+shift
+mkdir -p "${record%/*}"
+{ cat "$record" 2>/dev/null; printf '%s\\n' "$@"; } >"$record.part" && mv -f "$record.part" "$record"
+"""
 PULL = (Path(__file__).parent / "files" / "pull.sh").read_text()
 
 
@@ -44,8 +50,11 @@ class Images(FactBase[ImageStates]):
         """Read lines of a word, a reference and digests."""
         found: dict[str, dict[str, list[str]]] = {"have": {}, "record": {}}
         for line in output:
-            word, reference, *digests = line.split()
-            found[word][reference] = digests
+            match line.split():
+                case ["have" | "record" as word, reference, *digests]:
+                    found[word][reference] = digests
+                case _:  # somebody's blank line in the record
+                    continue
         return ImageStates(found["have"], {name: digests[0] for name, digests in found["record"].items() if digests})
 
 
@@ -65,10 +74,24 @@ def images(references: Sequence[str]) -> Commands:
         for finding in moved(found, wanted):
             notice(host.name, finding)
     missing = [reference for reference in wanted if reference not in found.digests]
+    lines = unrecorded(found, wanted)
+    if lines:
+        yield StringCommand("sh -c", QuoteString(NOTE), "sh", RECORD, *map(QuoteString, lines))
     if missing:
         yield ShownCommand("sh -c", QuoteString(PULL), "sh", RECORD, *map(QuoteString, missing))
-    else:
+    if not (missing or lines):
         host.noop(f"{len(wanted)} images are there")
+
+
+def unrecorded(found: ImageStates, references: Sequence[str]) -> list[str]:
+    """Return lines that the record lacks, of images that came from their registries: a pull was killed after it."""
+    lines = []
+    for reference in references:
+        name = reference.rpartition(":")[0]
+        if "@" not in reference and reference not in found.recorded:
+            own = [one for one in found.digests.get(reference, ()) if one.startswith(f"{name}@")]
+            lines += [f"{reference} {digest}" for digest in own[:1]]
+    return lines
 
 
 def moved(found: ImageStates, references: Sequence[str]) -> list[Finding]:

@@ -93,6 +93,9 @@ class Model:
     entry: CatalogueEntry | None = None
     """What files/models.yaml has of it; None of any other model."""
 
+    may_be_directory: bool = True
+    """False when what is declared can be no model as transformers lays it out: one file, or GGUF files by a pattern."""
+
     @property
     def format(self) -> ModelFormat:
         """What an engine finds there, by its name."""

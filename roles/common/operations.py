@@ -38,6 +38,7 @@ class TextFile:
 
     content: str
     mode: str = "0644"
+    """A text that only its owner may read ends in a newline."""
     owner: str = "root:root"
 
 
@@ -103,8 +104,12 @@ def file_set(files: Mapping[str, TextFile | None]) -> Commands:
         changed += 1
         part = QuoteString(f"{path}.part")
         yield StringCommand("install -D -m 0600 /dev/null", part)
-        # A random name: others on the host could wait in /tmp for one that they can foresee.
-        yield FileUploadCommand(BytesIO(body), f"{path}.part", remote_temp_filename=host.get_temp_filename())
+        if int(wanted.mode, 8) & 0o077 == 0:
+            # With sudo, an upload goes through a file in /tmp that everybody can read.
+            yield StringCommand("cat >", part, _stdin=wanted.content.removesuffix("\n").split("\n"))
+        else:
+            # A random name: others on the host could wait in /tmp for one that they can foresee.
+            yield FileUploadCommand(BytesIO(body), f"{path}.part", remote_temp_filename=host.get_temp_filename())
         yield StringCommand("chown", wanted.owner, part, "&& chmod", wanted.mode, part,
                             "&& mv -fT", part, QuoteString(path))  # fmt: skip
     if not changed:
@@ -141,7 +146,13 @@ def units(units: Sequence[Unit]) -> Commands:
 
 @operation()
 def program(
-    root: str, version: str, script: str, arguments: Sequence[str], files: Mapping[str, TextFile] | None = None
+    root: str,
+    version: str,
+    script: str,
+    arguments: Sequence[str],
+    *,
+    files: Mapping[str, TextFile] | None = None,
+    test: str = "true",
 ) -> Commands:
     """
     Have a version of a program in ``root/version``, with ``root/current`` pointing to it.
@@ -151,11 +162,12 @@ def program(
     + script: sh text that fills ``$1`` from ``$2``..., with ``fetch`` at hand; it runs only when the version is missing
     + arguments: ``$2``... of the script
     + files: what the script reads on the host: path -> what shall stand there
+    + test: sh command that a whole version, in the directory ``$d``, passes as long as it can be used
 
     The version's directory is filled under another name and renamed when it is whole, so a run that was
     killed half-way leaves nothing that looks installed, and a rollback is one link.
     """
-    state = host.get_fact(Program, root=root, version=version)
+    state = host.get_fact(Program, root=root, version=version, test=test)
     target = f"{root}/{version}"
     if not state.complete:
         if files:

@@ -37,6 +37,9 @@ Fingerprint = Annotated[str, Field(pattern="^[0-9A-F]{40}$")]
 HttpUrl = Annotated[str, Field(pattern=r"^https?://[^\s/]+(/\S*)?$"), AfterValidator(_without_login)]
 InstanceName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
 """A name that is safe in a unit name, a path and a URL alike."""
+_PART = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+DirectoryName = Annotated[str, Field(pattern=rf"^{_PART}(/{_PART})?$")]
+"""A model's name, NAME or ORGANISATION/NAME, where a server takes for it the path at which it sees the model."""
 
 
 class OptionError(InventoryError):

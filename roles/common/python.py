@@ -11,6 +11,8 @@ from pyinfra.api import operation
 from roles.common.operations import Commands, TextFile, program
 
 FILES = Path(__file__).parent / "files"
+USABLE = """[ -d "$d/lib/python$("$d/bin/python" -I -S -c 'import sys; print("%d.%d" % sys.version_info[:2])')" ]"""
+"""Whether the Python of an environment is the one that it was made for: an upgrade of the host replaces it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,4 +60,5 @@ def python_environment(wanted: PythonEnvironment) -> Commands:
         script=(FILES / "environment.sh").read_text(),
         arguments=[file, uv, wanted.role, wanted.python, wanted.module],
         files={file: TextFile(wanted.requirements), uv: TextFile((FILES / "uv.txt").read_text())},
+        test=USABLE,
     )

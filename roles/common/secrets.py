@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field
 from pyinfra import host
 from pyinfra.api import FactBase, QuoteString, StringCommand, operation
 
 from roles.common.operations import Commands
+from roles.common.options import OptionProblem, has_login
 
 PROGRAM = Path(__file__).parent / "files" / "environment_file.py"
+
+
+VariableName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+SecretFile = Annotated[str, Field(pattern=r"^/[^\s]+$")]
+"""File on the host, root's, whose first word is a key."""
+_SECRET = re.compile(r"(^|_)(PASSWORD|PASSWD|PASSPHRASE|SECRETS?|KEYS?|TOKENS?|CREDENTIALS?)$")
+_SETTING = re.compile(r"|true|false|none|[0-9]+", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -21,6 +31,8 @@ class KeyIn:
     """The key that stands in a file of the host, its first word."""
 
     path: str
+    form: Literal["", "base64url"] = ""
+    """As it stands, or 32 bytes in base64url without padding, of a key of 64 hexadecimal digits."""
 
 
 Parts = Sequence[str | KeyIn]
@@ -49,6 +61,24 @@ class EnvironmentFile:
                 for name, parts in self.values.items()
             },
         }
+
+
+def keep_apart(environment: Mapping[str, str], secrets: Mapping[str, str]) -> None:
+    """
+    Refuse variables that hold a secret, by their names or as a login in a URL, and those that stand in both.
+
+    What ``environment`` says stands in the inventory, on command lines and in files that everybody reads; ``secrets``
+    says in which files of the host the values are.
+    """
+    for name, value in environment.items():
+        if name in secrets:
+            raise OptionProblem(f"secrets/{name}", "stands in environment, too; remove it from one of the two")
+        if (_SECRET.search(name) and not _SETTING.fullmatch(value)) or ("://" in value and has_login(value)):
+            raise OptionProblem(
+                f"environment/{name}",
+                "its value is a secret, and everybody on the host could read it; put it into a file of the host that "
+                f"root alone reads, and write secrets: {{{name}: THE FILE}}",
+            )
 
 
 def _command(mode: str, wanted: Sequence[EnvironmentFile]) -> StringCommand:

@@ -44,7 +44,7 @@ def deploy_dify(options: DifyOptions) -> None:
         root=ROOT,
         version=version_directory(options),
         script=SCRIPT.read_text(),
-        arguments=[archive_url(options), str(options.sha256), STATE, ENVIRONMENT],
+        arguments=[archive_url(options), str(options.sha256), STATE, ENVIRONMENT, *sorted(environment(options).values)],
     )
     keys(name="Have the secrets", paths=key_paths(), lengths={PASSWORD: 24})
     environment_files(name="Write upstream's settings", wanted=[environment(options)])

@@ -12,11 +12,14 @@ from pydantic import Field, model_validator
 from roles.common.endpoint import Endpoint
 from roles.common.findings import Finding, Word
 from roles.common.options import HttpUrl, OptionProblem, Options, Port, Seconds, Sha256
+from roles.common.secrets import SecretFile, VariableName, keep_apart
 
 SET_BY_ROLE = {
     "SECRET_KEY", "INIT_PASSWORD", "DB_PASSWORD", "REDIS_PASSWORD", "CELERY_BROKER_URL", "SANDBOX_API_KEY",
     "CODE_EXECUTION_API_KEY", "PLUGIN_DAEMON_KEY", "PLUGIN_DIFY_INNER_API_KEY", "WEAVIATE_API_KEY",
-    "WEAVIATE_AUTHENTICATION_APIKEY_ALLOWED_KEYS",
+    "WEAVIATE_AUTHENTICATION_APIKEY_ALLOWED_KEYS", "DIFY_AGENT_API_TOKEN", "AGENT_BACKEND_API_TOKEN",
+    "DIFY_AGENT_SERVER_SECRET_KEY", "DIFY_AGENT_REDIS_URL", "DIFY_AGENT_LOCAL_SANDBOX_AUTH_TOKEN",
+    "DIFY_AGENT_SHELLCTL_AUTH_TOKEN", "SHELLCTL_AUTH_TOKEN",
 }  # fmt: skip
 """Variables that hold secrets, which are made on the host."""
 
@@ -53,6 +56,9 @@ class DifyOptions(Options):
     environment: dict[str, Annotated[str, Field(pattern=r"^[^\n]*$")]] = {}
     """Lines of upstream's `.env` that shall be others than in `.env.example`."""
 
+    secrets: dict[VariableName, SecretFile] = {}
+    """Those of them that hold secrets -> the file on the host, root's, whose first word is the value."""
+
     ready_timeout_seconds: Seconds = 600
     """How long `verify` waits for the page. The first start makes the database."""
 
@@ -72,12 +78,13 @@ class DifyOptions(Options):
                 f"{self.download_url}/archive/refs/tags/{self.version}.tar.gz twice, by two ways if you can, and give "
                 "what sha256sum says of both",
             )
-        if secrets := sorted(SET_BY_ROLE & self.environment.keys()):
+        if secrets := sorted(SET_BY_ROLE & {*self.environment, *self.secrets}):
             raise OptionProblem(
-                "environment",
+                "environment" if secrets[0] in self.environment else "secrets",
                 f"{', '.join(secrets)}: made on the host, so that no inventory holds it; bring your own as a file in "
                 "/etc/metal2model/dify before the first run",
             )
+        keep_apart(self.environment, self.secrets)
         return self
 
     @property

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from pyinfra import host
 from pyinfra.api import deploy
 
 from roles.common.hardware import HardwareReport
 from roles.common.images import images
 from roles.common.keyring import trusted_key
 from roles.common.lock import declared_cards, vendors_of
-from roles.common.operations import Unit, file_set, units
+from roles.common.operations import Unit, file_set, refuse, units
+from roles.docker.facts import Presence
 from roles.docker.operations import engine, proven, settings
 from roles.docker.options import DockerOptions
 from roles.docker.plan import (
@@ -19,10 +21,15 @@ from roles.docker.plan import (
     CONTAINERD,
     DAEMON,
     LOGINS,
+    RELOADABLE,
+    RESTART,
+    Present,
     daemon_settings,
     files,
+    kept,
     keys,
     packages,
+    refused,
     source_of,
     sources,
 )
@@ -35,15 +42,19 @@ def deploy_docker(
     options: DockerOptions, tags: Sequence[str], report: HardwareReport, lock_timeout_seconds: int
 ) -> None:
     """Have containers run on the host, and see its cards."""
-    source = source_of(options, report)
-    for url, path, option, fingerprint in keys(options, tags, report):
+    present: Present = host.get_fact(Presence)
+    if problems := refused(options, tags, report, present):
+        refuse(name="Keep the engine that is there", problems=problems)
+        return
+    source = source_of(options, report, present)
+    for url, path, option, fingerprint in keys(options, tags, report, present):
         trusted_key(name=f"Trust the key of {option}", url=url, path=path, option=option, fingerprints=[fingerprint])
-    file_set(name="Write the files", files={**sources(options, tags, report), **files(options)})
-    if wanted := packages(options, tags, report):
+    file_set(name="Write the files", files={**sources(options, tags, report, present), **files(options, present)})
+    if wanted := packages(options, tags, report, present):
         engine(
             name="Install the engine",
             wanted=wanted,
-            conflicting=CONFLICTING[source],
+            conflicting=() if kept(options, present) else CONFLICTING[source],
             lock_timeout_seconds=lock_timeout_seconds,
         )
     settings(name="Write daemon.json", wanted=json_files(options, tags))
@@ -66,6 +77,8 @@ def json_files(options: DockerOptions, tags: Sequence[str]) -> dict[str, Any]:
                 "record": f"{RECORDS}/daemon.json",
                 "wanted": daemon_settings(options, tags),
                 "mode": "0644",
+                "restart": {"path": RESTART, "reloadable": RELOADABLE},
+                "reload": ["systemctl", "try-reload-or-restart", "docker.service"],
                 "validate": ["dockerd", "--validate", "--config-file"],
             },
             {"path": "/root/.docker/config.json", "record": f"{RECORDS}/logins.json", "wanted": LOGINS, "mode": "0600"},
@@ -77,7 +90,7 @@ def json_files(options: DockerOptions, tags: Sequence[str]) -> dict[str, Any]:
 
 def wanted_units(options: DockerOptions, tags: Sequence[str], report: HardwareReport) -> list[Unit]:
     """Return the units of the engine, and what each reads at its start."""
-    found = [Unit("docker.service", (DAEMON, CONTAINERD))]
+    found = [Unit("docker.service", (RESTART, CONTAINERD))]
     if source_of(options, report) != "existing":
         found.insert(0, Unit("containerd.service", (CONTAINERD,)))
     if "nvidia" in vendors_of(tags):

@@ -9,11 +9,35 @@ from typing import Any
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
 
+from roles.docker.plan import DOCKER_SOURCES, HEADER, Present
+
 FILES = Path(__file__).parent / "files"
 PROOF = (FILES / "proof.sh").read_text()
 SETTINGS = (FILES / "settings.py").read_text()
 
 AS_WANTED = "as wanted"
+
+
+class Presence(FactBase[Present]):
+    """What of an engine stands on the host, and which of its files are ours."""
+
+    default = Present
+
+    def command(self) -> StringCommand:
+        """Names alone: of packages that are wholly installed, and of files."""
+        return StringCommand(
+            r"dpkg-query -W -f '${db:Status-Status} ${Package}\n' docker-ce docker.io 2>/dev/null;",
+            f"if [ -e {DOCKER_SOURCES} ]; then echo repository; fi;",
+            "grep -ls", QuoteString(f"^{HEADER.strip()}"), "/etc/docker/certs.d/*/ca.crt; true",
+        )  # fmt: skip
+
+    def process(self, output: list[str]) -> Present:
+        """Read one name a line."""
+        return Present(
+            "docker" if "installed docker-ce" in output else "archive" if "installed docker.io" in output else "",
+            "repository" in output,
+            [line for line in output if line.startswith("/etc/docker/certs.d/")],
+        )
 
 
 class SettingsVerdict(FactBase[str]):

@@ -25,18 +25,28 @@ SETTINGS = {
 """Keys of daemon.json that an option of this role sets -> that option."""
 
 
-def _file_here(path: str) -> str:
-    if not Path(path).is_file():
-        raise ValueError(f"{path!r} is no file on this machine; it is read here and written to the host")
+def text_here(path: str) -> str:
+    """Return the text of a file on the controller."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ValueError(
+            f"{path!r} is no file on this machine that can be read: {error.strerror}; it is read here, by who runs "
+            "this, and written to the host"
+        ) from None
+
+
+def _authority(path: str) -> str:
+    if "-----BEGIN CERTIFICATE-----" not in text_here(path):
+        raise ValueError(
+            f"{path!r} holds no certificate in PEM, with a line BEGIN CERTIFICATE; of one in DER, "
+            f"openssl x509 -inform der -in {path} makes it"
+        )
     return path
 
 
-FileHere = Annotated[str, AfterValidator(_file_here)]
-"""Path of a file on the controller."""
-
-
 def _login(path: str) -> str:
-    user, colon, password = Path(_file_here(path)).read_text().strip().partition(":")
+    user, colon, password = text_here(path).strip().partition(":")
     if not (user and colon and password) or "\n" in password:
         raise ValueError(f"{path!r} must hold one line, USER:PASSWORD, as the registry knows it; a token is a password")
     return path
@@ -52,7 +62,7 @@ class RegistryOptions(Options):
         "ca": "write ca_file, the path of the authority's certificate here",
     }
 
-    ca_file: FileHere | None = None
+    ca_file: Annotated[str, AfterValidator(_authority)] | None = None
     """File on the controller with the certificate of the authority that signs the registry's own, in PEM."""
 
     login_file: Annotated[str, AfterValidator(_login)] | None = None
@@ -76,8 +86,9 @@ class DockerOptions(Options):
     source: Source = "auto"
     """
     Where the engine comes from: `docker` is Docker's own repository, `archive` the distribution's; `existing`: you
-    install it yourself. `auto`: archive, but docker on Debian 12, whose own lacks compose and CDI. Packages of the
-    other source are removed, where they are installed and cannot stand beside the wanted ones; images stay.
+    install it yourself. `auto`: whichever of the two is installed; else archive, but docker on Debian 12, whose own
+    lacks compose and CDI. With `docker` or `archive`, packages of the other that cannot stand beside the wanted ones
+    are removed; images stay.
     """
 
     repository_url: HttpUrl = "https://download.docker.com"
@@ -109,7 +120,7 @@ class DockerOptions(Options):
     """
 
     live_restore: bool = True
-    """Containers go on while dockerd is restarted."""
+    """Containers go on while dockerd is restarted; those of units of this project are started anew with it."""
 
     log_size_mib: Annotated[int, Field(ge=1)] = 50
     """A container's log is rotated at this size."""
@@ -136,6 +147,12 @@ class DockerOptions(Options):
         for key in self.settings:
             if option := SETTINGS.get(key):
                 raise OptionProblem("settings", f"{key!r} is set by the option {option!r}; use that")
+        if self.source == "existing" and self.data_root:
+            raise OptionProblem(
+                "data_root",
+                "with source: 'existing' the engine is yours, and where containerd keeps its data with it; move both "
+                "by its own configuration and leave this out, or choose another source",
+            )
         if "docker.io" in self.registries and self.registries["docker.io"].insecure:
             raise OptionProblem("registries/docker.io/insecure", "Docker Hub is only reached by TLS; leave it out")
         return self

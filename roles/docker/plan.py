@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from roles.common.findings import Finding
 from roles.common.hardware import HardwareReport
 from roles.common.lock import vendors_of
 from roles.common.operations import TextFile
-from roles.docker.options import DockerOptions
+from roles.docker.options import DockerOptions, text_here
 
 HEADER = "# Written by metal2model, role docker; change the inventory's `docker` options instead.\n"
 DOCKER_KEYRING = "/etc/apt/keyrings/metal2model-docker.gpg"
@@ -21,6 +21,8 @@ NVIDIA_KEYRING = "/etc/apt/keyrings/metal2model-nvidia-container-toolkit.gpg"
 NVIDIA_SOURCES = "/etc/apt/sources.list.d/metal2model-nvidia-container-toolkit.sources"
 NVIDIA_PIN = "/etc/apt/preferences.d/metal2model-nvidia-container-toolkit"
 DAEMON = "/etc/docker/daemon.json"
+RESTART = "/var/lib/metal2model/docker/restart"
+"""Written anew when daemon.json has changed in a way that dockerd only takes up at its start."""
 LOGINS = "/etc/metal2model/docker/logins.json"
 CONTAINERD = "/etc/systemd/system/containerd.service.d/50-metal2model.conf"
 HUB_LOGIN = "https://index.docker.io/v1/"
@@ -41,13 +43,36 @@ CONFLICTING: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Source -> packages that cannot stand beside its own."""
 
+RELOADABLE = ("registry-mirrors", "insecure-registries", "live-restore", "debug", "labels", "shutdown-timeout",
+              "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts")  # fmt: skip
+"""Keys of daemon.json that a running dockerd takes up: docs.docker.com/reference/cli/dockerd, reload behavior."""
+
 PUBLISHED = {("ubuntu", "22.04"), ("ubuntu", "24.04"), ("ubuntu", "26.04"), ("debian", "12"), ("debian", "13")}
 """What Docker publishes packages for, of the systems that this is for."""
 
 
-def source_of(options: DockerOptions, report: HardwareReport) -> Literal["docker", "archive", "existing"]:
+@dataclass(frozen=True)
+class Present:
+    """What stands on a host already."""
+
+    engine: Literal["", "docker", "archive"] = ""
+    """Whose packages of the engine are installed; "" for none, and where nobody asked."""
+    repository: bool = False
+    """Our entry of Docker's repository."""
+    authorities: Collection[str] = ()
+    """Files of registries' authorities that we wrote."""
+
+
+NOTHING = Present()
+
+
+def source_of(
+    options: DockerOptions, report: HardwareReport, present: Present = NOTHING
+) -> Literal["docker", "archive", "existing"]:
     """Return where the engine comes from."""
     if options.source == "auto":
+        if present.engine:
+            return present.engine
         return "docker" if (report.os.id, report.os.version) == ("debian", "12") else "archive"
     return options.source
 
@@ -70,9 +95,29 @@ def findings(options: DockerOptions, tags: Sequence[str], report: HardwareReport
     return found
 
 
-def packages(options: DockerOptions, tags: Sequence[str], report: HardwareReport) -> list[str]:
+def kept(options: DockerOptions, present: Present) -> bool:
+    """Whether the engine stays whose it is, because nobody said whose it shall be."""
+    return options.source == "auto" and present.engine != ""
+
+
+def refused(options: DockerOptions, tags: Sequence[str], report: HardwareReport, present: Present) -> list[str]:
+    """Return why an engine that nobody chose cannot be kept; what an option says is judged before, by findings()."""
+    former = source_of(options, report, present) == "archive" and (report.os.id, report.os.version) == ("debian", "12")
+    if not (kept(options, present) and former and (options.compose or "nvidia" in vendors_of(tags))):
+        return []
+    lacks = "CDI, by which containers use NVIDIA's cards" if "nvidia" in vendors_of(tags) else "docker compose"
+    instead = "" if "nvidia" in vendors_of(tags) else "; to keep it, write compose: False"
+    return [
+        f"docker/source: docker.io of Debian 12 is installed, and has no {lacks}; Docker's own packages would have to "
+        f"take its place, which restarts its containers; write source: 'docker' for that{instead}; nothing was changed"
+    ]
+
+
+def packages(
+    options: DockerOptions, tags: Sequence[str], report: HardwareReport, present: Present = NOTHING
+) -> list[str]:
     """Return the wanted packages: the engine's, and NVIDIA's toolkit where there is a card of theirs."""
-    source = source_of(options, report)
+    source = source_of(options, report, present)
     toolkit = [f"{name}={options.nvidia_version}" for name in NVIDIA] if "nvidia" in vendors_of(tags) else []
     if source == "existing":
         return toolkit
@@ -84,10 +129,17 @@ def packages(options: DockerOptions, tags: Sequence[str], report: HardwareReport
     return ["docker.io", *([client] if client != "docker.io" else []), *compose, "apparmor", *toolkit]
 
 
-def sources(options: DockerOptions, tags: Sequence[str], report: HardwareReport) -> dict[str, TextFile | None]:
+def _has_repository(options: DockerOptions, report: HardwareReport, present: Present) -> bool:
+    """Whether Docker's repository is to have an entry of ours: a second one beside somebody's own stops apt."""
+    return source_of(options, report, present) == "docker" and (not kept(options, present) or present.repository)
+
+
+def sources(
+    options: DockerOptions, tags: Sequence[str], report: HardwareReport, present: Present = NOTHING
+) -> dict[str, TextFile | None]:
     """Return apt's sources of the packages, and what keeps the toolkit's at one version."""
     docker = nvidia = pin = None
-    if source_of(options, report) == "docker":
+    if _has_repository(options, report, present):
         docker = (
             f"{HEADER}Types: deb\nURIs: {options.repository_url.rstrip('/')}/linux/{report.os.id}\n"
             f"Suites: {report.os.codename}\nComponents: stable\nArchitectures: {report.architecture}\n"
@@ -104,10 +156,12 @@ def sources(options: DockerOptions, tags: Sequence[str], report: HardwareReport)
     return {path: None if text is None else TextFile(text) for path, text in texts.items()}
 
 
-def keys(options: DockerOptions, tags: Sequence[str], report: HardwareReport) -> list[tuple[str, str, str, str]]:
+def keys(
+    options: DockerOptions, tags: Sequence[str], report: HardwareReport, present: Present = NOTHING
+) -> list[tuple[str, str, str, str]]:
     """Return the keys of the sources: URL, keyring, the option that pins it, and the fingerprint."""
     found = []
-    if source_of(options, report) == "docker":
+    if _has_repository(options, report, present):
         url = f"{options.repository_url.rstrip('/')}/linux/{report.os.id}/gpg"
         found.append((url, DOCKER_KEYRING, "docker/repository_key", options.repository_key))
     if "nvidia" in vendors_of(tags):
@@ -132,11 +186,14 @@ def daemon_settings(options: DockerOptions, tags: Sequence[str]) -> dict[str, An
     return {**settings, **options.settings}
 
 
-def files(options: DockerOptions) -> dict[str, TextFile | None]:
+def files(options: DockerOptions, present: Present = NOTHING) -> dict[str, TextFile | None]:
     """Return the files that are ours alone: registries' authorities, logins, and where containerd's data lie."""
-    wanted: dict[str, TextFile | None] = {
-        f"/etc/docker/certs.d/{name}/ca.crt": TextFile(Path(registry.ca_file).read_text()) if registry.ca_file else None
+    wanted: dict[str, TextFile | None] = dict.fromkeys(present.authorities)
+    wanted |= {
+        # What stands before a certificate in PEM is nobody's business, and says here that the file is ours.
+        f"/etc/docker/certs.d/{name}/ca.crt": TextFile(HEADER + text_here(registry.ca_file))
         for name, registry in options.registries.items()
+        if registry.ca_file
     }
     logins = {
         HUB_LOGIN if name == "docker.io" else name: {"auth": _auth(registry.login_file)}
@@ -151,4 +208,4 @@ def files(options: DockerOptions) -> dict[str, TextFile | None]:
 
 
 def _auth(path: str) -> str:
-    return base64.b64encode(Path(path).read_text().strip().encode()).decode()
+    return base64.b64encode(text_here(path).strip().encode()).decode()

@@ -7,14 +7,14 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from roles.common.container import ImageReference
+from roles.common.container import ImageReference, cannot_mount
 from roles.common.engine import EngineOptions, InstanceOptions, is_loopback
 from roles.common.findings import Finding
 from roles.common.fit import USABLE, Room, Split, Wanted, resident
 from roles.common.hardware import HardwareReport
 from roles.common.lock import vendors_of
 from roles.common.model import Model, ModelFormat
-from roles.common.options import InstanceName, OptionProblem
+from roles.common.options import DirectoryName, InstanceName, OptionProblem
 
 BITS = {"sym_int4": 4.5, "asym_int4": 5.0, "sym_int8": 8.5, "fp6": 6.5, "fp8": 8.5, "fp16": None}
 """Of a weight, with its part of the scales; None: as in the files
@@ -35,6 +35,9 @@ class IpexLlmInstanceOptions(InstanceOptions):
         "shm_size": "write shared_memory_gib",
         "memory": "write memory_gib",
     }
+
+    alias: DirectoryName | None = None
+    """Model name in the API: the server names a model by its directory. None: the instance's name."""
 
     context_length: Annotated[int, Field(ge=0)] = 4096
     """
@@ -109,6 +112,10 @@ class IpexLlmOptions(EngineOptions):
     def needs_docker(self) -> str:
         """The option by which this role runs containers; "" when it does not."""
         return "image" if self.present else ""
+
+    def cannot_serve(self, model: Model) -> str | None:
+        """Return what is wrong with a model for a container."""
+        return super().cannot_serve(model) or cannot_mount(model.path)
 
     def findings(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
         """Return what should be known of these options on this hardware."""

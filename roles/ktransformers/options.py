@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from roles.common.cuda import card_findings, driver_findings, python_findings
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import Room, Wanted, spilling
+from roles.common.fit import Room, Split, Wanted, resident, spilling
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -53,22 +53,19 @@ RESERVED_ARGUMENTS = {
 NO_RULES = "which layers lie where is no longer written as rules; write gpu_experts"
 OF_A_REQUEST = "a request says it now; remove it"
 REMOVED_ARGUMENTS = {
-    "--gguf_path": "write weights, a GGUF under models/wanted",
     "--gguf-path": "write weights, a GGUF under models/wanted",
-    "--model_path": "write model, the original model under models/wanted",
-    "--model_name": "write alias",
-    "--cpu_infer": "write cpu_threads",
+    "--model-name": "write alias",
     "--cpu-infer": "write cpu_threads",
-    "--cache_lens": "write context_length",
-    "--max_batch_size": "write parallel",
-    "--chunk_size": "write chunked_prefill_tokens",
-    "--optimize_config_path": NO_RULES,
-    "--optimize_rule_path": NO_RULES,
-    "--max_new_tokens": OF_A_REQUEST,
+    "--cache-lens": "write context_length",
+    "--max-batch-size": "write parallel",
+    "--chunk-size": "write chunked_prefill_tokens",
+    "--optimize-config-path": NO_RULES,
+    "--optimize-rule-path": NO_RULES,
+    "--max-new-tokens": OF_A_REQUEST,
     "--temperature": OF_A_REQUEST,
-    "--force_think": OF_A_REQUEST,
-    "--backend_type": "SGLang is the one server now; remove it",
-    "--use_cuda_graph": "it is always tried; write --disable-cuda-graph against it",
+    "--force-think": OF_A_REQUEST,
+    "--backend-type": "SGLang is the one server now; remove it",
+    "--use-cuda-graph": "it is always tried; write --disable-cuda-graph against it",
     "--web": "there is no page any more; write open_webui",
 }
 """
@@ -225,11 +222,27 @@ class KTransformersOptions(EngineOptions):
             if missing and report.cpu.features:
                 words: dict[str, Word] = {"method": method, "found": missing, "required": list(NEEDS[method])}
                 found.append(Finding("kt_processor", f"ktransformers/instances/{name}/method", words))
-            # All of the experts are read into memory; what the card takes of the model is little beside them.
-            experts = models[one.weights or one.model]
-            wanted = Wanted(name, experts, one.context_length, one.parallel, fit=one.fit, maps_weights=False)
-            found += spilling("ktransformers", [wanted], Room(report.memory_mib << 20))
+            found += _fit(name, one, models, Room.of(report, tags, "nvidia"))
         return found
+
+
+def _fit(
+    name: str, instance: KTransformersInstanceOptions, models: Mapping[str, Model], room: Room
+) -> Iterator[Finding]:
+    """
+    Compare weights with memory, and the KV cache with a card.
+
+    All of the experts are read into memory; what the card takes of the weights is little beside them. The cache is that
+    of `model`, whose attention SGLang computes, whatever kind of cache the experts' own file was made for.
+    """
+    experts, model = models[instance.weights or instance.model], models[instance.model]
+    option = "weights" if instance.weights else "model"
+    wanted = Wanted(name, experts, 0, fit=instance.fit, maps_weights=False, cache_elsewhere=True, option=option)
+    yield from spilling("ktransformers", [wanted], Room(room.memory_bytes))
+    cached = Wanted(name, model, instance.context_length, fit=instance.fit)
+    split = Split(instance.tensor_parallel, offload_bytes=cached.weights_bytes)
+    cards = Room(room.memory_bytes, room.cards[: instance.tensor_parallel])
+    yield from resident("ktransformers", cached, cards, split, instance.gpu_memory_utilization)
 
 
 def method_of(instance: KTransformersInstanceOptions) -> Method:

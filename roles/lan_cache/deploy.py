@@ -52,10 +52,10 @@ def files(options: LanCacheOptions, models_directory: str) -> dict[str, TextFile
     wanted |= dict.fromkeys((REGISTRY_CONFIG, unit_file(IMAGES)))
     if options.present:
         wanted |= {SCRIPT: TextFile(PREPARE), CONFIG: TextFile(nginx_config(options, models_directory))}
-        wanted |= {unit_file(name): TextFile(unit(name, options)) for name in (UNIT, REFRESH, TIMER)}
+        wanted |= {unit_file(name): TextFile(unit(name, options, models_directory)) for name in (UNIT, REFRESH, TIMER)}
     if images:
         wanted |= {
             REGISTRY_CONFIG: TextFile(registry_config(options)),
-            unit_file(IMAGES): TextFile(unit(IMAGES, options)),
+            unit_file(IMAGES): TextFile(unit(IMAGES, options, models_directory)),
         }
     return wanted

@@ -172,6 +172,19 @@ class LanCacheOptions(Options):
         return [("port", self.port)] if self.present else []
 
 
+def check_models_directory(path: str) -> None:
+    """Refuse a ``models/directory`` that ``models: True`` could not serve."""
+    problem = ""
+    if hidden := hidden_from_units(path):
+        problem = f"{hidden} is hidden from services"
+    elif not re.fullmatch(_PLAIN_PATH, path):
+        problem = f"{path!r} has signs that mean something to nginx; required are letters, digits and ._~+- alone"
+    if problem:
+        raise OptionProblem(
+            "models/directory", f"{problem}, and lan_cache/models serves it; choose another place, or leave that out"
+        )
+
+
 def _check(source: str, key: str | None, option: str) -> None:
     """Refuse a source that is neither a plain URL nor a mirror that has such an archive."""
     if "://" in source:

@@ -85,7 +85,7 @@ def registry_config(options: LanCacheOptions) -> str:
     )
 
 
-def unit(name: str, options: LanCacheOptions) -> str:
+def unit(name: str, options: LanCacheOptions, models_directory: str) -> str:
     """Return the text of one of the units."""
     return TEMPLATES.get_template(f"{name}.j2").render(
         directory=options.directory,
@@ -94,6 +94,9 @@ def unit(name: str, options: LanCacheOptions) -> str:
         config=REGISTRY_CONFIG if name == IMAGES else CONFIG,
         user=USER,
         lookups=exec_line(lookups(upstreams(options))),
+        models=models_directory if options.models else None,
+        # A port of these is for root, or for who has this (capabilities(7)).
+        capabilities="CAP_NET_BIND_SERVICE" if name == UNIT and options.port < 1024 else "",
     )
 
 

@@ -7,6 +7,9 @@ from roles.common.engine import reachable
 from roles.lan_cache.options import LanCacheOptions
 from roles.lan_cache.units import IMAGES, UNIT
 
+UNITS = "lan-cache.service"
+"""The unit that serves; the others come and go with it."""
+
 
 def endpoints(options: LanCacheOptions) -> list[Endpoint]:
     """Return what must answer on this host."""
@@ -23,6 +26,17 @@ def endpoints(options: LanCacheOptions) -> list[Endpoint]:
             ready_timeout_seconds=60,
         )
     ]
+    if options.models:
+        found.append(
+            Endpoint(
+                name="lan_cache/models",
+                unit=UNIT,
+                url=url,
+                listens=options.listen,
+                health_path="/models/",
+                ready_timeout_seconds=60,
+            )
+        )
     if options.images:
         found.append(
             Endpoint(

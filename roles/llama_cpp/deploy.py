@@ -51,8 +51,6 @@ def deploy_llama_cpp(
         version, arguments = installation(options, tags, report.architecture)
         program(name=f"Install llama-server {version}", root=ROOT, version=version, script=script, arguments=arguments)
     keys(name="Have the API keys", paths=key_files("llama_cpp", options.instances))
-    if gone:
-        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     uses_gpu = options.uses_gpu(tags)
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
     for name, instance in present.items():

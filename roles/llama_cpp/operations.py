@@ -37,8 +37,8 @@ def fastest(
     + user: who runs the programs
     + cards: PCI ids of the host's
 
-    Measured once: the result is kept on the host and holds until one of these changes. Servers that run meanwhile slow
-    all candidates down alike.
+    Measured once: the result is kept on the host and holds until one of these changes. llama-server's instances are
+    stopped meanwhile; other engines' servers are not, and hold what they hold of the cards.
     """
     wanted = sha256(" ".join([*sorted(candidates), model, *sorted(cards)]).encode()).hexdigest()[:16]
     found: ChoiceState = host.get_fact(Choice, root=root, result=RESULT, candidates=list(candidates))

@@ -51,6 +51,9 @@ RESERVED_ARGUMENTS = {
 }  # fmt: skip
 """Flags of llama-server that an option of this role already sets -> that option."""
 
+EXPERTS_IN_MEMORY = ("-ot", "--override-tensor", "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe")
+"""Flags that leave a mixture's experts to the processors."""
+
 REMOVED_ARGUMENTS = {
     "--mmap": "write load_mode: mmap",
     "--no-mmap": "write load_mode: none",
@@ -117,6 +120,14 @@ class LlamaCppInstanceOptions(InstanceOptions):
 
     @model_validator(mode="after")
     def _cache_fits_attention(self) -> Self:
+        if self.context_length == 0 and self.parallel > 1:
+            raise OptionProblem(
+                "context_length",
+                f"0 stands for what the model was trained with, which {self.parallel} requests would share; write the "
+                "tokens that each may have",
+            )
+        if "LLAMA_API_KEY" in self.environment:
+            raise OptionProblem("environment", "LLAMA_API_KEY would be readable by everybody; write api_key: True")
         if self.cache_type_v not in ("f32", "f16", "bf16") and self.flash_attention == "off":
             raise OptionProblem(
                 "cache_type_v",
@@ -286,9 +297,18 @@ class LlamaCppOptions(EngineOptions):
             return any(variant not in ("x64", "arm64") for variant in self.variants(tags))
         return self.source != "build" or self.build_backend != "cpu"
 
+    def _vendor(self, tags: Sequence[str]) -> str | None:
+        """Whose cards the chosen build sees; None for all: Vulkan, or a program of unknown make."""
+        if self.source == "build":
+            return {"cuda": "nvidia", "sycl": "intel"}.get(self.build_backend)
+        kinds = {"cuda": "nvidia", "sycl": "intel"}
+        variants = self.variants(tags)
+        chosen = [vendor for variant in variants for kind, vendor in kinds.items() if variant.startswith(kind)]
+        return chosen[0] if len(variants) == 1 and chosen else None
+
     def _fit(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Finding]:
         """Compare what the servers need with what there is, where their models' sizes are known."""
-        room = Room.of(report, tags)
+        room = Room.of(report, tags, self._vendor(tags))
         if not self.uses_gpu(tags):
             room = replace(room, cards=())
         elif vendors_of(tags) and not room.cards:
@@ -304,6 +324,7 @@ class LlamaCppOptions(EngineOptions):
                 one.fit,
                 one.gpu_layers,
                 maps_weights=one.load_mode in ("auto", "mmap"),
+                experts_in_memory=any(one.flag_of(argument) in EXPERTS_IN_MEMORY for argument in one.extra_arguments),
             )
             for name, one in self.instances.items()
             if one.present

@@ -40,4 +40,6 @@ def endpoints(options: LlamaCppOptions, tags: Sequence[str]) -> list[Endpoint]:
 
 def _must_use_card(options: LlamaCppOptions, instance: LlamaCppInstanceOptions, tags: Sequence[str]) -> bool:
     """Whether the processors alone would be a failure: a card is declared, the program can use it, and may."""
+    if options.variant == "fastest":
+        return False  # the processors may have won
     return bool(vendors_of(tags)) and options.uses_gpu(tags) and instance.gpu_layers != 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from posixpath import normpath
 from typing import Annotated, ClassVar, Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from roles.common.findings import Finding, Word
 from roles.common.fit import gib
@@ -26,7 +27,14 @@ from roles.common.model import (
 )
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Sha256, did_you_mean
 
-AbsolutePath = Annotated[str, Field(pattern=r"^/[^\n]*[^/\n]$")]
+
+def _plain(path: str) -> str:
+    if normpath(path) != path:
+        raise ValueError(f"{path!r} leads through '..', '.' or '//'; write it as {normpath(path)!r}")
+    return path
+
+
+AbsolutePath = Annotated[str, Field(pattern=r"^/[^\n]*[^/\n]$"), AfterValidator(_plain)]
 
 DEFAULT_BRANCH: dict[HubName, str] = {"huggingface": "main", "modelscope": "master"}
 
@@ -47,6 +55,14 @@ class Source:
     sha256: str | None = None
     digests: tuple[tuple[str, str], ...] = ()
     """What files/models.yaml knows: file and its sha256."""
+
+
+def _may_be_directory(wanted: ModelOptions) -> bool:
+    """Whether a directory with config.json can come of it: not of one file, nor of GGUF files chosen by a pattern."""
+    if wanted.url:
+        return False
+    names = [*wanted.files, wanted.repo or ""]
+    return not (wanted.repo and any("gguf" in name.lower() for name in names))
 
 
 class ModelOptions(Options):
@@ -243,6 +259,7 @@ class ModelsOptions(Options):
             attention=known.attention if known else None,
             context_length=known.context_length if known else None,
             entry=entry,
+            may_be_directory=_may_be_directory(self.wanted[name]),
         )
 
     def entry(self, name: str) -> CatalogueEntry | None:

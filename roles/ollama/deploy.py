@@ -16,7 +16,7 @@ from roles.common.model import Model
 from roles.common.operations import TextFile, Unit, file_set, program, units
 from roles.ollama.modelfile import render, shards
 from roles.ollama.operations import models as models_operation
-from roles.ollama.operations import taken_over
+from roles.ollama.operations import removed, taken_over
 from roles.ollama.options import (
     SPLIT_SINCE,
     ZSTD_SINCE,
@@ -49,8 +49,13 @@ def deploy_ollama(
 ) -> None:
     """Install Ollama, run its daemon, and have the declared models in it."""
     if not options.enabled:
-        units(name="Stop what is not wanted any more", units=[Unit(UNIT, present=False)])
-        file_set(name="Remove the unit", files={UNIT_FILE: None, SETTINGS_FILE: None})
+        removed(
+            name="Stop what is not wanted any more",
+            unit=UNIT,
+            unit_file=UNIT_FILE,
+            settings=SETTINGS_FILE,
+            link=COMMAND,
+        )
         return
     if "intel" in vendors_of(tags):
         packages(name="Install what Vulkan needs", names=["libvulkan1", "mesa-vulkan-drivers"])

@@ -9,7 +9,7 @@ from pyinfra import host, state
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from roles.common.findings import Finding, notice
-from roles.common.operations import Commands, ShownCommand, refuse
+from roles.common.operations import Commands, ShownCommand, Unit, file_set, refuse, units
 from roles.ollama.facts import FILES, Foreign, ForeignOllama, ModelsState, OllamaModels
 
 OWN = "! -user {user} -exec chown --no-dereference {user}:{user} {{}} +"
@@ -54,6 +54,30 @@ def taken_over(directory: str, user: str, link: str, target: str, settings: str)
     yield from steps
     if not steps:
         host.noop("nothing of another installation is in the way")
+
+
+@operation()
+def removed(unit: str, unit_file: str, settings: str, link: str) -> Commands:
+    """
+    Stop the daemon and remove its unit. Another installation's is left as it is, and that is told.
+
+    + unit, unit_file: its name and place
+    + settings: the role's own drop-in
+    + link: where this role has its link to the program
+    """
+    found = host.get_fact(ForeignOllama, link=link)
+    if found.unit:
+        if state.is_executing:
+            notice(host.name, not_ours(found))
+        yield from file_set._inner(files={settings: None})
+        return
+    yield from units._inner(units=[Unit(unit, present=False)])
+    yield from file_set._inner(files={unit_file: None, settings: None})
+
+
+def not_ours(found: Foreign) -> Finding:
+    """Return that a daemon runs on, which this role did not install."""
+    return Finding("ollama_not_ours", "ollama/enabled", {"unit": found.unit})
 
 
 def findings(found: Foreign, settings: str) -> list[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -355,14 +356,16 @@ class OllamaOptions(EngineOptions):
                     f"models, and each takes that much KV cache; write the same everywhere",
                 )
             name = api_name(instance, one)
-            if name in names:
-                raise OptionProblem(f"{path}/alias", f"{name!r} is instances/{names[name]}'s name already")
-            names[name] = instance
+            other = names.setdefault(name.lower(), instance)
+            if other != instance:
+                raise OptionProblem(
+                    f"{path}/alias", f"{name!r} is instances/{other}'s name already; Ollama takes no notice of case"
+                )
         for instance, one in self.served.items():
-            if one.pull and tagged(one.pull) in names:
+            if one.pull and (same := names.get(tagged(one.pull).lower())):
                 raise OptionProblem(
                     f"instances/{instance}/pull",
-                    f"{one.pull!r} is the name of instances/{names[tagged(one.pull)]}, too, which is made from it; "
+                    f"{one.pull!r} is the name of instances/{same}, too, which is made from it; "
                     f"name that instance otherwise, or give it another alias",
                 )
         return self
@@ -505,8 +508,11 @@ def _capability(tag: str) -> tuple[int, int]:
 
 
 def tagged(name: str) -> str:
-    """Return a model's name as Ollama lists it: with a tag."""
-    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    """Return a model's name as Ollama lists it: with a tag, and without its own registry and library."""
+    short = re.sub(
+        r"^(registry\.ollama\.ai/)?(library/)?(?=[^/]+$)|^registry\.ollama\.ai/", "", name, flags=re.IGNORECASE
+    )
+    return short if ":" in short.rpartition("/")[2] else f"{short}:latest"
 
 
 def api_name(instance: str, options: InstanceOptions) -> str:

@@ -42,6 +42,6 @@ def endpoints(options: OllamaOptions, tags: Sequence[str]) -> list[Endpoint]:
 
 
 def proof(one: OllamaInstanceOptions, options: OllamaOptions, tags: Sequence[str]) -> DeviceProof:
-    """Return how it shows that a card computes, where all of the model is meant to be on one."""
+    """Return how it shows that a card computes, where one is meant to."""
     has_card = options.rocm or bool(vendors_of(tags))
     return "ollama_ps" if has_card and one.gpu_layers in ("auto", "all") else ""

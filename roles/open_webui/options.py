@@ -11,6 +11,7 @@ from roles.common.container import ImageReference
 from roles.common.findings import Finding, Word
 from roles.common.hardware import HardwareReport
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Options, Port, Seconds
+from roles.common.secrets import SecretFile, VariableName, keep_apart
 
 VERSION = "0.12.4"
 """Of the PyPI package that files/open-webui.txt pins, and of the image by default."""
@@ -92,6 +93,9 @@ class OpenWebuiOptions(Options):
     environment: dict[str, str] = {}
     """Further environment variables (docs.openwebui.com/reference/env-configuration), such as `OFFLINE_MODE`."""
 
+    secrets: dict[VariableName, SecretFile] = {}
+    """Those that hold secrets -> the file on the host, root's, whose first word is the value."""
+
     ready_timeout_seconds: Seconds = 300
     """How long `verify` waits for the page. The first start makes the database."""
 
@@ -102,9 +106,13 @@ class OpenWebuiOptions(Options):
     def _consistent(self) -> Self:
         if self.method == "container" and self.python:
             raise OptionProblem("python", "has no effect with method: 'container'; remove it")
-        for name in self.environment:
+        for name in (*self.environment, *self.secrets):
             if option := SET_BY_OPTIONS.get(name):
-                raise OptionProblem("environment", f"{name} is set by the role; use the option {option!r}")
+                raise OptionProblem(
+                    "secrets" if name in self.secrets else "environment",
+                    f"{name} is set by the role; use the option {option!r}",
+                )
+        keep_apart(self.environment, self.secrets)
         return self
 
     @property

@@ -75,6 +75,7 @@ def environment(options: OpenWebuiOptions, servers: Sequence[Endpoint]) -> Envir
     for _, file in backends:
         keys += [*([";"] if keys else []), KeyIn(file) if file else "none"]
     values: dict[str, Parts] = {
+        **{name: [KeyIn(file)] for name, file in options.secrets.items()},
         "WEBUI_SECRET_KEY": [KeyIn(SECRET_KEY)],
         "WEBUI_ADMIN_EMAIL": [options.admin_email],
         "WEBUI_ADMIN_PASSWORD": [KeyIn(PASSWORD)],
@@ -94,6 +95,7 @@ def environment(options: OpenWebuiOptions, servers: Sequence[Endpoint]) -> Envir
 def render(options: OpenWebuiOptions) -> str:
     """Return the text of the unit."""
     variables = {**QUIET, **options.environment}
+    privileged = options.port < 1024  # capabilities(7)
     if options.method == "container":
         variables |= {"HOST": options.host, "PORT": str(options.port)}
         container = Container(
@@ -102,6 +104,7 @@ def render(options: OpenWebuiOptions) -> str:
             environment=variables,
             secrets=ENVIRONMENT,
             mounts=[Mount(DATA, "/app/backend/data", writable=True)],
+            options=["--cap-add=NET_BIND_SERVICE"] if privileged else [],
         )
         # The image's root has no capability to write what another owns, such as what the native unit left.
         data = (f"install -d -m 0700 {DATA}", f"chown -R -H root:root {DATA}")
@@ -120,6 +123,7 @@ def render(options: OpenWebuiOptions) -> str:
         environment_file=ENVIRONMENT,
         environment=[environment_word(name, value) for name, value in sorted(variables.items())],
         documentation=DOCUMENTATION,
+        capabilities="CAP_NET_BIND_SERVICE" if privileged else "",
     )
 
 

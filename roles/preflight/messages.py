@@ -78,11 +78,6 @@ MESSAGES: dict[str, Message] = {
         "'container'",
         "体系结构是 {found}；'native' 要求 amd64，软件包只为它固定版本；请写 method: 'container'",
     ),
-    "vllm_python": error(
-        "the Python of {found} is too old or not known; required: 3.11 to 3.14, for which vLLM is published; write python: "
-        "'3.12', and uv brings it, or method: 'container'",
-        "{found} 的 Python 太旧或未知；要求：3.11 到 3.14，vLLM 只为它们发布；请写 python: '3.12'，由 uv 安装，或写 method: 'container'",
-    ),
     "vllm_capability": error(
         "{card} has compute capability {found}; required: {required}, below which vLLM has no kernels; serve the model "
         "by llama_cpp (its CUDA 12 build) or ollama, or take the card out of the tags",
@@ -93,12 +88,6 @@ MESSAGES: dict[str, Message] = {
         "{card} has compute capability {found}; required for bfloat16: {required}; write 'half', or 'auto', which takes it "
         "where it must",
         "{card} 的计算能力是 {found}；bfloat16 要求：{required}；请写 'half'，或写 'auto'，由 vLLM 自动选择",
-    ),
-    "vllm_driver": error(
-        "NVIDIA's driver is {found}; required: {required} or newer, for vLLM's PyTorch is made for CUDA 13; choose a newer "
-        "branch, or a distribution that has one (Ubuntu 22.04 and later), or serve the model by llama_cpp or ollama",
-        "NVIDIA 驱动是 {found}；要求：{required} 或更新，vLLM 的 PyTorch 基于 CUDA 13；请选择更新的分支，或使用提供该分支的发行版"
-        "（Ubuntu 22.04 及以后），或用 llama_cpp 或 ollama 提供该模型",
     ),
     "vllm_heads": error(
         "{found} does not divide the {heads} attention heads of {model}, and each card gets as many; use one of: {required}",
@@ -143,6 +132,11 @@ MESSAGES: dict[str, Message] = {
         "{unit}, which metal2model did not write, was taken over: its models stay where they are, its program was put "
         "aside ({program}); remove that, and what else that installation left, when you are content",
         "接管了 {unit}（不是 metal2model 写的）：其模型原地保留，其程序已移开（{program}）；确认无误后请删除它以及该安装留下的其他文件",
+    ),
+    "ollama_not_ours": warning(
+        "{unit} was left as it is, for metal2model did not write it; if it is to go as well, switch it off with: systemctl "
+        "disable --now ollama, and remove it",
+        "{unit} 不是 metal2model 写的，已保留不动；如果也要停用，请执行 systemctl disable --now ollama 并删除它",
     ),
     "ollama_drop_ins": warning(
         "these drop-ins of ollama.service, which metal2model did not write, still have effect: {found}; remove them, or "
@@ -318,10 +312,22 @@ MESSAGES: dict[str, Message] = {
         "该主机有 {found}；按配置表（docs/models.md）{row} 一行的最低要求，需要 {required}；可能无法加载，或慢得无法使用；"
         "请选择更小的模型，或换用其他主机",
     ),
+    "exposed": warning(
+        "{found} lets anybody in its network use the model, since no key is asked for; write 127.0.0.1, or give the "
+        "server a key (api_key), or use an engine that knows keys; or leave it so where the network is yours alone",
+        "{found} 使网络上的任何人都能使用模型，因为不要求密钥；请写 127.0.0.1，或启用密钥（api_key），或换用支持密钥的引擎；"
+        "若网络完全由您掌控，也可保持不变",
+    ),
     "fit_memory": warning(
         "needs {need} of memory ({arithmetic}), and the host has {have}; it will be slow or be killed; what would fit "
         "here: {suggestion}; or choose a smaller model, or another host",
         "需要 {need} 内存（{arithmetic}），而主机有 {have}；会很慢或被终止；此处放得下的设置：{suggestion}；或选择更小的模型，或换用其他主机",
+    ),
+    "fit_beside_cards": warning(
+        "needs {need} ({arithmetic}), of which {left} are left to main memory, and the host has {have}; it will be slow or be "
+        "killed; what would fit here: {suggestion}; or choose a smaller model, or another host",
+        "需要 {need}（{arithmetic}），其中 {left} 留在主内存，而主机有 {have}；会很慢或被终止；此处放得下的设置：{suggestion}；"
+        "或选择更小的模型，或换用其他主机",
     ),
     "fit_vram": warning(
         "needs {need} of GPU memory ({arithmetic}), and the declared cards have {have}, of which 92 % can be used; "
@@ -354,6 +360,12 @@ MESSAGES: dict[str, Message] = {
         "used; fit: 'warn' lets it pass: expect the server not to start; what would fit here: {suggestion}",
         "gpu_layers 要在显卡上放 {pinned}（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；fit: 'warn' 放行：服务可能无法启动；"
         "此处放得下的设置：{suggestion}",
+    ),
+    "fit_together": warning(
+        "card {found} has {have}, of which 92 % can be used, and these servers take {need} of it together: {arithmetic}; the "
+        "last to start will fail; give each its own card, or choose a smaller model or context_length for one of them",
+        "显卡 {found} 有 {have} 显存，其中 92 % 可用，而这些服务合计占用 {need}：{arithmetic}；最后启动的服务会失败；"
+        "请为每个服务指定各自的显卡，或为其中之一选择更小的模型或 context_length",
     ),
     "fit_cards": error(
         "needs {need} on each of its cards ({arithmetic}), and may take {have} of one, {share} of its memory; required is "

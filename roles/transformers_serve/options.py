@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -10,11 +11,11 @@ from pydantic import Field, model_validator
 from roles.common.cuda import card_findings, driver_findings, python_findings
 from roles.common.engine import EngineOptions, Gpu, InstanceOptions, is_loopback
 from roles.common.findings import Finding
-from roles.common.fit import USABLE, Room, Split, Wanted, resident, spilling
+from roles.common.fit import USABLE, Claim, Room, Split, Wanted, resident, spilling, together
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
-from roles.common.options import InstanceName, OptionProblem
+from roles.common.options import DirectoryName, InstanceName, OptionProblem
 from roles.common.systemd import hidden_from_units
 
 VERSION = "5.24.0"
@@ -62,7 +63,7 @@ class TransformersServeInstanceOptions(InstanceOptions):
         "share": "it tunnels a page to the Internet, and Gradio's page is not part of this; write open_webui",
     }
 
-    alias: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)?$")] | None = None
+    alias: DirectoryName | None = None
     """Model name in the API (`/v1/models`): the server names a model by its directory. None: the instance's name."""
 
     context_length: Annotated[int, Field(ge=0)] = 4096
@@ -162,6 +163,14 @@ class TransformersServeOptions(EngineOptions):
         """Whether it is installed from a Python package index."""
         return self.existing is None and bool(self.present)
 
+    def cannot_serve(self, model: Model) -> str | None:
+        """Return what is wrong with a model for a unit that has it bound to another path (BindReadOnlyPaths=)."""
+        found = next((character for character in """:$"'\\""" if character in model.path), None)
+        bound = (
+            f"is {model.path}, and systemd cannot bind a path with {found!r} elsewhere; rename it" if found else None
+        )
+        return super().cannot_serve(model) or bound
+
     def findings(
         self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model], driver: str | None
     ) -> list[Finding]:
@@ -174,6 +183,7 @@ class TransformersServeOptions(EngineOptions):
         if self.existing is None and any(computes_on(one, tags) == "nvidia" for one in self.present.values()):
             found += card_findings("PyTorch", declared_cards(tags, report, "nvidia"), CAPABILITIES)
             found += driver_findings("PyTorch", driver, DRIVER)
+        claims: dict[Gpu, list[Claim]] = {}
         for name, one in self.present.items():
             bits = BITS.get(one.quantization or "") or (32.0 if one.dtype == "float32" else None)
             wanted = Wanted(
@@ -183,10 +193,17 @@ class TransformersServeOptions(EngineOptions):
             room = Room.of(report, tags, gpu)
             if gpu == "none":
                 found += spilling("transformers_serve", [wanted], Room(room.memory_bytes))
-            elif one.device == "auto":
-                found += resident("transformers_serve", wanted, room, Split(pipeline=len(room.cards) or 1), USABLE)
-            else:
-                found += resident("transformers_serve", wanted, room, Split(), USABLE)
+                continue
+            number = int(one.device.partition(":")[2] or 0)
+            chosen = None if one.device == "auto" else (number,)
+            split = Split(pipeline=len(room.cards) or 1) if chosen is None else Split()
+            cards = room.cards if chosen is None else room.cards[number : number + 1]
+            found += resident("transformers_serve", wanted, replace(room, cards=cards), split, USABLE)
+            if one.fit != "off" and models[one.model].size_bytes:
+                each = split.demand(replace(wanted, parallel=1)).total_bytes
+                claims.setdefault(gpu, []).append(Claim(f"transformers_serve/instances/{name}", each, chosen))
+        for gpu, ours in claims.items():
+            found += together(ours, Room.of(report, tags, gpu))
         return found
 
 

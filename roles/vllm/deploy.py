@@ -33,10 +33,10 @@ def deploy_vllm(
     """
     present = options.present
     gone = [name for name in options.instances if name not in present]
-    if options.method == "native":
+    if options.installed and options.method == "native":
         packages(name="Install what compiles kernels", names=needed_packages(options))
         python_environment(name=f"Install vLLM {VERSION}", wanted=environment_of(options))
-    else:
+    elif options.installed:
         images(name="Pull the image", references=[image_of(options, options.computes_on(tags))])
     keys(name="Have the API keys", paths=key_files("vllm", options.instances))
     environment_files(name="Hand the keys over", wanted=secrets(options))

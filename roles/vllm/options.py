@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import AddressValueError, IPv4Address
+from posixpath import normpath
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from roles.common.container import ImageReference
+from roles.common.container import ImageReference, cannot_mount
 from roles.common.engine import EngineOptions, Gpu, InstanceOptions
 from roles.common.lock import vendors_of
-from roles.common.model import ModelFormat
+from roles.common.model import Model, ModelFormat
 from roles.common.options import InstanceName, OptionProblem, Port
 from roles.common.systemd import hidden_from_units
 
@@ -145,6 +146,21 @@ def _node(text: str) -> str:
 Node = Annotated[str, AfterValidator(_node)]
 HostPath = Annotated[str, Field(pattern=r"^/[^,=\s]+$")]
 """A file or directory of the host, whose name vLLM's lists and docker's mounts can hold."""
+
+SYSTEM = ("/bin", "/boot", "/dev", "/etc", "/lib", "/lib64", "/proc", "/sbin", "/sys", "/usr")
+
+
+def _for_caches(path: str) -> str:
+    """Refuse a directory of the system's: root makes it, and gives it and all that is in it to the server's user."""
+    plain = normpath(path)
+    if hidden := hidden_from_units(plain):
+        raise ValueError(f"{path!r}: the unit cannot see {hidden} (ProtectHome, PrivateTmp); put it below /srv or /var")
+    if taken := next((one for one in SYSTEM if f"{plain}/".startswith(f"{one}/")), None):
+        raise ValueError(f"{path!r}: {taken} is the system's; put it below /srv, /var or a disk of your own")
+    return path
+
+
+CacheDirectory = Annotated[str, Field(pattern=r'^/[^,=:\s%$"\\]+[^,=:\s%$"\\/]$'), AfterValidator(_for_caches)]
 
 
 class VllmInstanceOptions(InstanceOptions):
@@ -289,12 +305,6 @@ class VllmInstanceOptions(InstanceOptions):
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser. Empty: none."""
 
-    @classmethod
-    def flag_of(cls, argument: str) -> str:
-        """Return an argument's flag; vLLM takes underscores for dashes there."""
-        flag = argument.split("=", 1)[0]
-        return flag.replace("_", "-") if flag.startswith("--") else flag
-
     @property
     def headless(self) -> bool:
         """Whether this host only computes, and another one answers."""
@@ -324,6 +334,8 @@ class VllmInstanceOptions(InstanceOptions):
                 names = [name for name, value in self if value == path]
                 option = names[0] if names else "lora_modules"
                 raise OptionProblem(option, f"is {path}, and the unit cannot see {hidden}; move it below /srv or /opt")
+        if self.cards and len(set(self.cards)) < len(self.cards):
+            raise OptionProblem("cards", f"{self.cards} name a card twice; write each once")
         if self.max_num_batched_tokens and self.max_num_batched_tokens < self.parallel:
             raise OptionProblem(
                 "max_num_batched_tokens",
@@ -388,7 +400,7 @@ class VllmOptions(EngineOptions):
     Ubuntu 22.04's is too old.
     """
 
-    cache_directory: Annotated[str, Field(pattern=r"^/[^,=:\s]+[^,=:\s/]$")] | None = None
+    cache_directory: CacheDirectory | None = None
     """
     Where compiled kernels and graphs are kept, some GB for each model; a directory on another disk than the system's.
     None: /var/cache/vllm.
@@ -424,6 +436,11 @@ class VllmOptions(EngineOptions):
         return {name: one for name, one in self.instances.items() if one.present}
 
     @property
+    def installed(self) -> bool:
+        """Whether vLLM is to be here: for servers, or, where none was ever declared, for the workers of a cluster."""
+        return bool(self.present) or not self.instances
+
+    @property
     def uses_ray(self) -> bool:
         """Whether an instance computes on a Ray cluster."""
         return any(one.distributed_executor_backend == "ray" for one in self.present.values())
@@ -432,6 +449,10 @@ class VllmOptions(EngineOptions):
     def needs_docker(self) -> str:
         """The option by which this role runs containers; "" when it does not."""
         return "method" if self.method == "container" else ""
+
+    def cannot_serve(self, model: Model) -> str | None:
+        """Return what is wrong with a model for vLLM."""
+        return super().cannot_serve(model) or (cannot_mount(model.path) if self.method == "container" else None)
 
     def check_tags(self, tags: Sequence[str]) -> None:
         """Raise `OptionProblem` where no card is declared that the wheel could compute on."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from ipaddress import ip_address
 
-from roles.common.engine import Gpu
+from roles.common.cuda import driver_findings, python_findings, spelt
+from roles.common.engine import Gpu, is_loopback
 from roles.common.findings import Finding, Word
 from roles.common.fit import Room, Split, Wanted, resident
 from roles.common.hardware import HardwareReport
@@ -31,8 +31,6 @@ QUANTISED_AT_LOAD = (
     "mxfp8",
 )
 """Kinds of quantisation that take a model in 16 bit (https://docs.vllm.ai/en/stable/features/quantization/)."""
-PYTHONS = (("debian", "12"), ("debian", "13"), ("ubuntu", "24.04"), ("ubuntu", "26.04"))
-"""Systems whose own Python is 3.11 or newer."""
 
 
 def findings(
@@ -71,17 +69,16 @@ def _installation(options: VllmOptions, report: HardwareReport) -> Iterator[Find
         return
     if report.architecture not in ("", "amd64"):
         yield Finding("vllm_architecture", "vllm/method", {"found": report.architecture})
-    if options.python is None and (report.os.id, report.os.version) not in PYTHONS:
-        yield Finding("vllm_python", "vllm/python", {"found": report.os.name or None})
+    if options.python is None:
+        yield from python_findings("vLLM", "vllm/python", report)
 
 
 def _nvidia(cards: Sequence[DeclaredCard], driver: str | None) -> Iterator[Finding]:
     for card in cards:
         if (found := card.compute_capability) and found < CAPABILITY:
-            words: dict[str, Word] = {"card": str(card), "found": _spelt(found), "required": _spelt(CAPABILITY)}
+            words: dict[str, Word] = {"card": str(card), "found": spelt(found), "required": spelt(CAPABILITY)}
             yield Finding("vllm_capability", "tags", words)
-    if driver and int(driver.partition(".")[0]) < int(DRIVER):
-        yield Finding("vllm_driver", "nvidia_gpu/branch", {"found": driver, "required": DRIVER})
+    yield from driver_findings("vLLM", driver, DRIVER)
 
 
 def _memory_is_shared_out(options: VllmOptions) -> Iterator[Finding]:
@@ -102,7 +99,7 @@ def _instance(
     name: str, instance: VllmInstanceOptions, gpu: Gpu, cards: Sequence[DeclaredCard], model: Model
 ) -> Iterator[Finding]:
     option = f"vllm/instances/{name}"
-    if not instance.headless and _is_exposed(instance.host):
+    if instance.api_key and not instance.headless and not is_loopback(instance.host):
         yield Finding("vllm_exposed", f"{option}/host", {"found": instance.host})
     heads, spread = model.attention_heads, instance.tensor_parallel
     if heads and heads % spread:
@@ -119,7 +116,7 @@ def _instance(
         yield Finding("vllm_cards", f"{option}/tensor_parallel", words)
     for card in chosen:
         if instance.dtype == "bfloat16" and (found := card.compute_capability) and found < BFLOAT16:
-            words = {"card": str(card), "found": _spelt(found), "required": _spelt(BFLOAT16)}
+            words = {"card": str(card), "found": spelt(found), "required": spelt(BFLOAT16)}
             yield Finding("vllm_bfloat16", f"{option}/dtype", words)
             break
     sizes = [card.card.vram_mib for card in chosen if card.card.vram_mib]
@@ -150,14 +147,3 @@ def _bits(instance: VllmInstanceOptions) -> float | None:
     if instance.quantization in QUANTISED_AT_LOAD:
         return 8
     return 32 if instance.dtype in ("float", "float32") else None
-
-
-def _is_exposed(host: str) -> bool:
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return host != "localhost"
-
-
-def _spelt(capability: tuple[int, int]) -> str:
-    return f"{capability[0]}.{capability[1]}"

@@ -164,7 +164,7 @@ def test_a_unit_runs_a_container_that_only_the_key_opens(site: Site) -> None:
     ask = "curl -s -o /dev/null -w '%{http_code}' -H 'Authorization: Bearer open-sesame' http://127.0.0.1:8080/"
     wait(lambda: host.ssh(ask, check=False).stdout == "200", 20, "the server to answer")
     assert host.ssh("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:8080/", check=False).stdout == "401"
-    assert host.ssh("docker exec m2m-server sh -c 'echo \"$GREETING\"'").stdout == 'a "b" %n $HOME\n'
+    assert host.ssh("docker exec metal2model-m2m-server sh -c 'echo \"$GREETING\"'").stdout == 'a "b" %n $HOME\n'
     assert (
         "open-sesame" not in host.ssh("ps axww; journalctl --no-pager -u m2m-server; systemctl cat m2m-server").stdout
     )
@@ -257,6 +257,8 @@ def test_a_pull_that_was_killed_is_done_again(site: Site) -> None:
         finally:
             process.send_signal(signal.SIGKILL)
             process.wait()
+            # The pull itself would go on without whoever asked for it.
+            host.ssh("kill -KILL $(pgrep -x docker)")
             site.registries.ssh("systemctl kill --signal=CONT bed-registry-5003")
     again = site.full(data_root="/var/lib/docker/big").succeeded()
     assert "Docker | Pull the images" in again.changed(host.name)
@@ -272,7 +274,10 @@ def test_debian_12_gets_dockers_own_engine_and_keeps_its_images(make_host: MakeH
              " docker.io busybox-static", timeout=200)  # fmt: skip
     host.ssh("tar -C /usr/bin -c busybox | docker import - kept:1")
     fingerprint = stand_ins.fingerprints(state_dir())["docker"]
-    wrong = {**host.pyinfra_data(), "tags": ["cpu"], "docker": {}}
+    unasked = run(tmp_path, {host.name: {**host.pyinfra_data(), "tags": ["cpu"], "docker": {}}})
+    assert unasked.code != 0
+    assert "docker/source: docker.io of Debian 12 is installed, and has no docker compose" in unasked.output
+    wrong = {**host.pyinfra_data(), "tags": ["cpu"], "docker": {"source": "docker"}}
     refused = run(tmp_path, {host.name: wrong})
     assert refused.code != 0
     assert (
@@ -281,7 +286,7 @@ def test_debian_12_gets_dockers_own_engine_and_keeps_its_images(make_host: MakeH
     )
     assert host.ssh("docker version --format '{{.Server.Version}}'").stdout.startswith("20.10.")
 
-    data = {**wrong, "docker": {"repository_key": fingerprint, "compose": False}}
+    data = {**wrong, "docker": {"source": "docker", "repository_key": fingerprint, "compose": False}}
     run(tmp_path, {host.name: data}).succeeded()
     installed = host.ssh("dpkg-query -W -f '${db:Status-Abbrev}${Package}\\n'").stdout.split("\n")
     assert {f"ii {name}" for name in ("docker-ce", "docker-ce-cli", "containerd.io")} <= {

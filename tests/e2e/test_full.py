@@ -216,7 +216,7 @@ def test_the_real_server_understands_every_option(served: tuple[BedHost, dict[st
         "load_mode": "mmap", "numa": "distribute", "metrics": False, "api_key": False,
         "cors_origins": ["https://chat.example.org"], "extra_arguments": ["--batch-size", "64"],
         "environment": {"A": "50% of $x \"y\""}, "golden_prompt": "It's \"quoted\" 你好", "golden_max_tokens": 4,
-        "min_tokens_per_second": 0.1, "ready_timeout_seconds": 60,
+        "min_tokens_per_second": 0.1, "ready_timeout_seconds": 60, "fit": "warn",
     }  # fmt: skip
     one = data["llama_cpp"]["instances"]["one"]
     assert set(everything) == set(LlamaCppInstanceOptions.model_fields) - {"present"}

@@ -35,6 +35,7 @@ def test_a_host_that_does_not_fit_fails_alone(make_host: MakeHost, tmp_path: Pat
     fleet = {host.name: declared(host) for host in hosts}
     wrong = hosts[1]
     fleet[wrong.name]["tags"] = ["rtx4090"]
+    fleet[wrong.name]["llama_cpp"]["variant"] = "x64"
     result = run(tmp_path, fleet)
     assert result.code != 0
     assert f"{wrong.name}: " in result.output and "rtx4090" in result.output

@@ -118,7 +118,7 @@ def test_it_answers_on_the_host_and_nowhere_else(host: BedHost) -> None:
 
 
 def test_the_container_has_no_more_than_it_needs(host: BedHost) -> None:
-    (shown,) = json.loads(host.ssh("docker inspect ipex-llm-one").stdout)
+    (shown,) = json.loads(host.ssh("docker inspect metal2model-ipex-llm-one").stdout)
     limits = shown["HostConfig"]
     assert limits["ShmSize"] == 16 << 30
     # The bed's kernel lets docker limit no memory; it says so and drops this.

@@ -147,5 +147,6 @@ def test_a_full_disk_is_seen_before_the_first_byte(make_host: MakeHost, tmp_path
     assert result.code != 0
     size = artefacts.tiny_gguf_big().stat().st_size
     assert f"{size} to come + {1 << 30} to stay free = {size + (1 << 30)} required" in result.output, result.output
-    assert [request for request in hub.log() if "xet-bridge-us" in request.path] == []
+    # What it is may be read from its header before; its weights stay where they are.
+    assert sum(request.bytes_sent for request in hub.log() if "xet-bridge-us" in request.path) <= 4096
     assert host.ssh("find /srv -name '*.gguf*'").stdout == ""

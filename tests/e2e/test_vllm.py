@@ -165,7 +165,7 @@ def test_a_container_that_was_left_behind_gives_way(served: BedHost) -> None:
     """As after a power cut, or when docker's client was killed."""
     served.ssh("systemctl kill --signal=KILL vllm@two")
     served.ssh("timeout 60 sh -c 'until curl -sf http://127.0.0.1:8001/health; do sleep 0.2; done'")
-    assert served.ssh("docker ps --format '{{.Names}}'").stdout.split().count("vllm-two") == 1
+    assert served.ssh("docker ps --format '{{.Names}}'").stdout.split().count("metal2model-vllm-two") == 1
 
 
 def test_what_vllm_does_not_understand_is_told_in_its_own_words(served: BedHost, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_what_vllm_does_not_understand_is_told_in_its_own_words(served: BedHost,
 def test_what_is_not_wanted_goes(served: BedHost, tmp_path: Path) -> None:
     gone = {"model": "tiny", "port": 8002, "present": False}
     run(tmp_path, declared(served, one=ONE, two={**TWO, "present": False}, three=gone)).succeeded()
-    assert served.ssh("docker ps --all --format '{{.Names}}'").stdout.split() == ["vllm-one"]
+    assert served.ssh("docker ps --all --format '{{.Names}}'").stdout.split() == ["metal2model-vllm-one"]
     assert served.ssh("ls /etc/metal2model/vllm").stdout.split() == ["one.environment", "one.key"]
     assert "vllm@two" not in served.ssh("ls /etc/systemd/system").stdout
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
 from roles.common.container import Container, ImageReference, Mount, container_unit, run_line
-from roles.common.images import PULL, Images, ImageStates, moved
+from roles.common.images import NOTE, PULL, Images, ImageStates, moved, unrecorded
+from roles.common.python import FILES
 from tests.test_systemd import systemd_words
 
 REFERENCE: TypeAdapter[str] = TypeAdapter(ImageReference)
@@ -68,6 +69,16 @@ def test_every_word_reaches_docker_as_it_was(arguments: list[str], environment: 
     } <= set(words)  # fmt: skip
 
 
+def test_nobody_elses_container_is_removed() -> None:
+    """Upstream's quick start of Open WebUI says `docker run --name open-webui`, and its chats are in there."""
+    text = container_unit(
+        Container(name="open-webui", image="i:1"), role="r", option="r", description="X",
+        documentation="https://example.org",
+    )  # fmt: skip
+    assert re.findall(r"docker (?:rm --force|stop) (.*)", text) == ["metal2model-open-webui"] * 2
+    assert "--name metal2model-open-webui " in text
+
+
 @pytest.mark.parametrize("secrets", ["", "/etc/metal2model/x.env"])
 def test_a_unit_is_sound_and_hardened(tmp_path: Path, secrets: str) -> None:
     container = Container(name="m2m-x", image="i:1", secrets=secrets)
@@ -113,6 +124,27 @@ def test_a_host_says_which_images_it_has_and_what_they_were() -> None:
         {"a/b:1": f"a/b@{DIGEST}", "c:1": f"c@{DIGEST}"},
     )
     assert moved(found, ["a/b:1", "built:1", "c:1"]) == []
+
+
+def test_a_line_that_is_no_record_is_nobodys_business() -> None:
+    found = Images().process(["record ", "record", "record c:1", f"record d:1 d@{DIGEST}", "have e:1"])
+    assert found.recorded == {"d:1": f"d@{DIGEST}"} and found.digests == {"e:1": []}
+
+
+def test_an_image_whose_pull_was_killed_at_its_end_is_written_down(tmp_path: Path) -> None:
+    record = tmp_path / "new" / "images"
+    digests = {
+        "a/b:1": [f"mirror/b@{DIGEST}", f"a/b@{DIGEST}"],
+        "built:1": [],
+        "r.example.org:5000/c:1": [f"c@{DIGEST}"],
+    }
+    found = ImageStates({**digests, f"x@{DIGEST}": [f"x@{DIGEST}"], "old:1": [f"old@{DIGEST}"]}, {"old:1": "old@z"})
+    lines = unrecorded(found, [*found.digests, "missing:1"])
+    assert lines == [f"a/b:1 a/b@{DIGEST}"]
+    for line in lines * 2:
+        subprocess.run(["sh", "-c", NOTE, "sh", str(record), line], check=True)
+    assert record.read_text() == f"a/b:1 a/b@{DIGEST}\n" * 2
+    assert [path.name for path in record.parent.iterdir()] == ["images"]
 
 
 def test_a_version_that_somebody_built_anew_is_told() -> None:
@@ -204,6 +236,23 @@ def test_a_version_is_written_down_with_its_digest_and_pulled_by_it_the_next_tim
 def test_a_digest_needs_no_record(tmp_path: Path) -> None:
     assert pull(tmp_path, f"x@{DIGEST}", f"Digest: {DIGEST}", arrives=True)[0] == 0
     assert not (tmp_path / "record").exists()
+
+
+def test_what_other_versions_left_unfinished_goes_when_one_is_installed(tmp_path: Path) -> None:
+    """Environments of engines are 10 GB each, and so are their caches of packages."""
+    root, uv = tmp_path / "vllm", tmp_path / "uv.txt"
+    for name in ("1-aa.part/x", "1-aa.cache.part/x", "2-bb.part/x", "2-bb.cache.part/x", "0-cc/x"):
+        (root / name).parent.mkdir(parents=True)
+        (root / name).touch()
+    uv.write_text("uv==1.0\n")
+    script = (FILES / "environment.sh").read_text().replace("/opt/metal2model", str(tmp_path / "opt"))
+    (tmp_path / "python3").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python3").chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    words = ["sh", "-c", f"set -eu\n{script}", "sh", f"{root}/2-bb", f"{tmp_path}/r.txt", str(uv), "vllm", "", ""]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+    assert "vllm: python3 could not make an environment" in done.stderr, "no further than this here"
+    assert sorted(path.name for path in root.iterdir()) == ["0-cc", "2-bb.cache.part", "2-bb.part"]
 
 
 @settings(max_examples=20, deadline=None)

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from hypothesis import given, settings
@@ -19,7 +19,7 @@ from roles.common.hardware import HardwareReport, OperatingSystem
 from roles.common.options import OptionError
 from roles.declaration import Declaration
 from roles.docker.deploy import json_files, wanted_units
-from roles.docker.facts import PROOF, SETTINGS, SettingsVerdict
+from roles.docker.facts import PROOF, SETTINGS, Presence, SettingsVerdict
 from roles.docker.files.settings import merged, without
 from roles.docker.operations import SWAP
 from roles.docker.options import SETTINGS as OWN_SETTINGS
@@ -27,15 +27,21 @@ from roles.docker.options import DockerOptions
 from roles.docker.plan import (
     CONFLICTING,
     CONTAINERD,
+    DAEMON,
     DOCKER_SOURCES,
     LOGINS,
     NVIDIA_PIN,
     NVIDIA_SOURCES,
+    RELOADABLE,
+    RESTART,
+    Present,
     daemon_settings,
     files,
     findings,
+    kept,
     keys,
     packages,
+    refused,
     source_of,
     sources,
 )
@@ -143,6 +149,70 @@ def test_what_a_source_has_not_is_found(
     assert [(one.key, one.option) for one in findings(options(**given), tags, host(system))] == found
 
 
+@pytest.mark.parametrize("system", ["noble", "trixie", "bookworm"])
+@pytest.mark.parametrize("engine", ["docker", "archive"])
+def test_an_engine_that_is_there_stays_whose_it_is(system: str, engine: Literal["docker", "archive"]) -> None:
+    there = Present(engine)
+    assert source_of(options(compose=False), host(system), there) == engine
+    found = sources(options(compose=False), ["cpu"], host(system), there)
+    assert found[DOCKER_SOURCES] is None, "a second entry of the same repository stops apt"
+    assert keys(options(compose=False), ["cpu"], host(system), there) == []
+    assert kept(options(), there) and refused(options(compose=False), ["cpu"], host(system), there) == []
+    for source in ("docker", "archive"):
+        assert source_of(options(source=source), host(system), there) == source
+        assert not kept(options(source=source), there)
+    ours = Present(engine, repository=True)
+    assert (sources(options(), ["cpu"], host(system), ours)[DOCKER_SOURCES] is None) is (engine == "archive")
+
+
+def test_an_engine_that_will_not_do_is_not_taken_away_unasked() -> None:
+    there = Present("archive")
+    (said,) = refused(options(), ["cpu"], host("bookworm"), there)
+    assert "no docker compose" in said and "write source: 'docker'" in said and "compose: False" in said
+    (said,) = refused(options(compose=False), ["p40"], host("bookworm"), there)
+    assert "CDI" in said
+    assert refused(options(source="docker"), ["cpu"], host("bookworm"), there) == []
+    assert refused(options(), ["cpu"], host("bookworm"), Present()) == []
+
+
+def test_a_host_says_whose_engine_it_has(tmp_path: Path) -> None:
+    said = ["installed docker-ce", "not-installed docker.io", "repository", "/etc/docker/certs.d/r:1/ca.crt"]
+    assert Presence().process(said) == Present("docker", True, ["/etc/docker/certs.d/r:1/ca.crt"])
+    assert Presence().process(["config-files docker-ce", "installed docker.io"]).engine == "archive"
+    subprocess.run(["sh", "-n", "-c", str(Presence().command())], check=True)
+    # What it looks for is what stands in the files.
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "r:1").mkdir()
+    written = files(options(registries={"r:1": {"ca_file": str(tmp_path / "ca.pem")}}))
+    file = written["/etc/docker/certs.d/r:1/ca.crt"]
+    assert file and file.content.endswith("\n-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "r:1" / "ca.crt").write_text(file.content)
+    command = str(Presence().command()).replace("/etc/docker/certs.d", str(tmp_path))
+    found = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True).stdout
+    assert f"{tmp_path}/r:1/ca.crt" in found.splitlines()
+
+
+def test_the_authority_of_a_registry_that_left_goes_with_it_and_nobody_elses() -> None:
+    ours = "/etc/docker/certs.d/old.example.org/ca.crt"
+    wanted = files(options(registries={"r.example.org": {}}), Present(authorities=[ours]))
+    assert {path: text for path, text in wanted.items() if "certs.d" in path} == {ours: None}
+
+
+@pytest.mark.parametrize("kind", ["ca_file", "login_file"])
+def test_a_file_that_cannot_be_read_here_is_told(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "x").write_bytes(b"\x30\x82\xff\xfe")
+    path = f"docker/registries/r.example.org/{kind}: "
+    with pytest.raises(OptionError, match=f"{path}.*(BEGIN CERTIFICATE|must hold one line)"):
+        options(registries={"r.example.org": {kind: str(tmp_path / "x")}})
+
+    def denied(*_: object, **__: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "read_text", denied)
+    with pytest.raises(OptionError, match=f"{path}.*can be read: Permission denied"):
+        options(registries={"r.example.org": {kind: str(tmp_path / "x")}})
+
+
 def test_both_stores_of_images_move_together() -> None:
     wanted = files(options(data_root="/srv/containers"))[CONTAINERD]
     assert wanted and wanted.content.endswith(
@@ -177,6 +247,7 @@ def test_a_login_is_readable_by_root_alone_and_nowhere_else(tmp_path: Path) -> N
         ({"mirrors": ["https://me:pw@mirror.example.org"]}, "docker/mirrors/0: the URL holds a login"),
         ({"registry_mirrors": []}, "docker/registry_mirrors: no such option: write mirrors"),
         ({"data_root": "srv"}, "docker/data_root: "),
+        ({"data_root": "/srv/x", "source": "existing"}, "docker/data_root: with source: 'existing' the"),
     ],
 )  # fmt: skip
 def test_an_option_that_cannot_be_used_says_what_to_write(given: dict[str, Any], message: str) -> None:
@@ -261,10 +332,14 @@ class Daemon:
         self.path.parent.mkdir()
         self.validate = ["true"]
         self.mirrors: list[str] = []
+        self.restart, self.reloads = folder / "var/restart", folder / "reloads"
 
     def run(self, task: str, wanted: dict[str, Any] | str) -> subprocess.CompletedProcess[str]:
-        file = {"path": str(self.path), "record": str(self.record), "wanted": wanted, "mode": "0644",
+        file: dict[str, Any] = {"path": str(self.path), "record": str(self.record), "wanted": wanted, "mode": "0644",
                 "validate": self.validate}  # fmt: skip
+        if isinstance(wanted, dict):
+            file["restart"] = {"path": str(self.restart), "reloadable": RELOADABLE}
+            file["reload"] = ["sh", "-c", f"echo reload >>{self.reloads}"]
         whole = {"files": [file], "mirrors": self.mirrors, "timeout": 5}
         return subprocess.run(
             [sys.executable, "-I", "-S", "-c", SETTINGS, task, json.dumps(whole)],
@@ -300,6 +375,28 @@ def test_a_file_gets_our_keys_and_loses_them(daemon: Daemon) -> None:
     assert daemon.path.stat() == before
     daemon.run("write", {"b": 2})
     assert daemon.content == {"runtimes": {"nvidia": {"path": "n"}}, "b": 2}
+
+
+def test_dockerd_is_restarted_for_what_it_takes_up_in_no_other_way(daemon: Daemon) -> None:
+    """Servers in containers restart with it, and take minutes."""
+    daemon.run("write", {"data-root": "/a", "registry-mirrors": ["x"]})
+    restart = daemon.restart.stat().st_ctime_ns
+    assert not daemon.reloads.exists(), "at its start it reads all"
+    record = daemon.record.read_text()
+    daemon.run("write", {"data-root": "/a", "registry-mirrors": ["y"], "live-restore": True})
+    assert (daemon.reloads.read_text(), daemon.restart.stat().st_ctime_ns) == ("reload\n", restart)
+    # Killed before the reload.
+    daemon.record.write_text(record)
+    assert daemon.verdict({"data-root": "/a", "registry-mirrors": ["y"], "live-restore": True}) == "differs"
+    daemon.run("write", {"data-root": "/a", "registry-mirrors": ["y"], "live-restore": True})
+    assert (daemon.reloads.read_text(), daemon.restart.stat().st_ctime_ns) == ("reload\n" * 2, restart)
+    daemon.run("write", {"data-root": "/b", "registry-mirrors": ["y"]})
+    assert daemon.restart.stat().st_ctime_ns != restart
+    # By hand.
+    daemon.path.write_text(daemon.path.read_text().replace("{", '{"icc": false,', 1))
+    assert daemon.verdict({"data-root": "/b", "registry-mirrors": ["y"]}) == "differs"
+    docker = next(unit for unit in wanted_units(options(), ["cpu"], host("noble")) if unit.name == "docker.service")
+    assert RESTART in docker.reads and DAEMON not in docker.reads
 
 
 def test_a_run_that_was_killed_between_the_two_files_is_mended(daemon: Daemon) -> None:
@@ -343,14 +440,19 @@ def test_what_dockerd_refuses_is_not_written(daemon: Daemon) -> None:
     assert "docker/source: there is no no-dockerd-here" in daemon.run("write", {"c": 1}).stderr
 
 
+Registry = tuple[str, dict[str, int], dict[str, int]]
+
+
 @pytest.fixture
-def registry() -> Iterator[tuple[str, dict[str, int]]]:
-    """A registry that answers /v2/ as told, with a status for each path before it."""
+def registry() -> Iterator[Registry]:
+    """A registry that answers /v2/ as told, with a status for each path before it; and one for the next time alone."""
     answers: dict[str, int] = {}
+    once: dict[str, int] = {}
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            self.send_response(answers.get(self.path.removesuffix("/v2/"), 404))
+            path = self.path.removesuffix("/v2/")
+            self.send_response(once.pop(path, answers.get(path, 404)))
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
@@ -359,15 +461,23 @@ def registry() -> Iterator[tuple[str, dict[str, int]]]:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield f"http://127.0.0.1:{server.server_port}", answers
+        yield f"http://127.0.0.1:{server.server_port}", answers, once
         server.shutdown()
         thread.join()
 
 
-def test_the_first_mirror_that_answers_is_kept_until_it_is_silent(
-    daemon: Daemon, registry: tuple[str, dict[str, int]]
-) -> None:
-    base, answers = registry
+def test_a_mirror_is_not_left_for_an_answer_that_got_lost(daemon: Daemon, registry: Registry) -> None:
+    base, answers, once = registry
+    daemon.mirrors = [f"{base}/a", f"{base}/b"]
+    answers.update({"/a": 200, "/b": 200})
+    daemon.run("write", {})
+    once["/a"] = 503
+    assert daemon.verdict({}) == "as wanted"
+    assert not once
+
+
+def test_the_first_mirror_that_answers_is_kept_until_it_is_silent(daemon: Daemon, registry: Registry) -> None:
+    base, answers, _ = registry
     daemon.path.write_text('{"registry-mirrors": ["https://somebodys.example.org"]}')
     daemon.mirrors = ["http://127.0.0.1:1", f"{base}/a", f"{base}/b/"]
     answers.update({"/a": 503, "/b": 401})
@@ -401,6 +511,66 @@ def test_a_part_with_secrets_comes_from_a_file_and_is_never_shown(daemon: Daemon
 def test_our_keys_are_those_that_options_set() -> None:
     everything = options(data_root="/x", registries={"r.example.org": {"insecure": True}})
     assert daemon_settings(everything, ["cpu"]).keys() | {"registry-mirrors"} == OWN_SETTINGS.keys()
+
+
+DOCKER = """#!/bin/sh
+case "$1 $2" in
+    "image inspect") grep -qxF "$3" "$IMAGES" ;;
+    "image rm") shift 2; [ "$1" != --force ] || shift
+        for one; do sed -i "\\|^$one\\$|d" "$IMAGES"; done ;;
+    "image ls") cat "$IMAGES" ;;
+    "import "*) if [ "$2" = - ]; then cat >/dev/null; fi; echo "$3" >>"$IMAGES" ;;
+    "run "*) if [ -e "$BROKEN" ]; then echo broken; else echo 'it runs'; fi ;;
+esac
+"""
+
+
+class Proof:
+    """proof.sh with a docker that keeps names of images."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.images, self.broken = folder, folder / "images", folder / "broken"
+        self.images.touch()
+        self.program("docker", DOCKER)
+
+    def program(self, name: str, text: str) -> None:
+        (self.folder / name).write_text(text)
+        (self.folder / name).chmod(0o755)
+
+    def run(self, task: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{self.folder}:/usr/sbin:/usr/bin:/sbin:/bin", "IMAGES": str(self.images),
+                       "BROKEN": str(self.broken)}  # fmt: skip
+        words = ["sh", "-c", PROOF, "sh", task, "0", "0"]
+        return subprocess.run(words, capture_output=True, text=True, check=False, env=environment)
+
+
+def test_a_card_that_came_later_gets_an_image_with_what_it_needs(tmp_path: Path) -> None:
+    proof = Proof(tmp_path)
+    assert proof.run("check").stdout == "there is no image of the proof yet\n"
+    assert proof.run("prove").returncode == 0
+    first = proof.images.read_text()
+    assert proof.run("check").stdout == "as wanted\n"
+    proof.program("nvidia-smi", "#!/bin/sh\n")
+    proof.program("ldd", "#!/bin/sh\n/usr/bin/ldd /bin/sh\n/usr/bin/ldd /usr/bin/env\n/usr/bin/ldd /usr/bin/tar\n")
+    assert proof.run("check").stdout == "there is no image of the proof yet\n"
+    assert proof.run("prove").returncode == 0
+    assert len(proof.images.read_text().splitlines()) == 1 and proof.images.read_text() != first
+
+
+@pytest.mark.parametrize("program", ["cp", "tar"])
+def test_half_an_image_gets_no_name(tmp_path: Path, program: str) -> None:
+    proof = Proof(tmp_path)
+    proof.program(program, "#!/bin/sh\nexit 1\n")
+    assert proof.run("prove").returncode != 0
+    assert proof.images.read_text() == ""
+
+
+def test_an_image_that_did_not_prove_anything_is_made_anew(tmp_path: Path) -> None:
+    proof = Proof(tmp_path)
+    proof.broken.touch()
+    failed = proof.run("prove")
+    assert (failed.returncode, proof.images.read_text()) == (1, "")
+    assert "docker: no container runs on this host; docker says: broken" in failed.stderr
 
 
 @settings(max_examples=5, deadline=None)

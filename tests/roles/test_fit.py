@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 
 from roles.common.findings import Finding
 from roles.common.fit import (
+    Claim,
     Room,
     Split,
     Wanted,
     layers_that_fit,
     resident,
     spilling,
+    together,
 )
 from roles.common.hardware import Cpu, HardwareReport, Mount, OperatingSystem
 from roles.common.model import Attention, Model, Shape, catalogue
@@ -68,7 +70,10 @@ MEASURED: dict[str, tuple[float, float]] = {
         2.6,
         Split().demand(wanted("deepseek-r1-distill-qwen-1.5b", 384, parallel=4, bits=8)).total_bytes,
     ),
-    "R1-Distill-Llama-70B, vLLM on 8 × RTX 4090, utilization 0.8, of each card": (21.5, 0.8 * 24 * GIB),
+    "R1-Distill-Llama-70B, vLLM on 8 × RTX 4090, 8192 tokens, of each card": (
+        21.5,
+        Split(8).demand(wanted("deepseek-r1-distill-llama-70b", 8192)).total_bytes,
+    ),
     "R1-Distill-Qwen-7B Q4_K_M, llama.cpp, RTX 3090, 32768 tokens": (
         (7765 - 1239) * (1 << 20) / GB,
         wanted("deepseek-r1-distill-qwen-7b-q4-bartowski", 32768).demand().total_bytes,
@@ -124,6 +129,23 @@ PROCESSORS = Room(16 * GIB)
         (wanted(), PROCESSORS, None),
         (wanted("deepseek-r1-distill-qwen-32b-q4"), B580, "warning llama_cpp/instances/r1: needs 20.5 GiB of GPU"),
         (wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=0), B580, None),
+        (
+            wanted("deepseek-r1-distill-llama-70b-q4", gpu_layers=0),
+            replace(B580, memory_bytes=16 * GIB),
+            "warning llama_cpp/instances/r1: needs 41.8 GiB",
+        ),
+        (
+            wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=0),
+            replace(B580, memory_bytes=16 * GIB),  # with the card it would be enough, and the card is not used
+            "warning llama_cpp/instances/r1: needs 20.5 GiB",
+        ),
+        (wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=30), replace(B580, memory_bytes=16 * GIB), None),
+        (wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers="all", experts_in_memory=True), B580, None),
+        (
+            wanted("deepseek-r1-distill-qwen-32b-q4", 131072, gpu_layers="all", experts_in_memory=True),
+            B580,  # the cache goes to the card all the same
+            "error llama_cpp/instances/r1: gpu_layers puts 33.0 GiB",
+        ),
         (wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=20), B580, None),
         (
             wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=60),
@@ -172,6 +194,39 @@ def test_servers_that_run_at_the_same_time_are_added_up() -> None:
     assert spilling("llama_cpp", [small, replace(other, context_length=1792)], B580) == []
     assert spilling("llama_cpp", [small, replace(other, context_length=2048)], B580) != []
     assert spilling("llama_cpp", [small, replace(other, context_length=65536, fit="off")], B580) == []
+
+
+def test_a_server_that_may_fail_does_not_let_the_others_pass() -> None:
+    """Whoever says `warn` speaks for one server: those that say `error` are judged by what they need themselves."""
+    strict = wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers="all")
+    lenient = replace(wanted(), name="two", fit="warn")
+    text = said(spilling("llama_cpp", [strict, lenient], B580))
+    assert text.startswith("error llama_cpp/instances/r1: gpu_layers puts 20.5 GiB") and "two:" not in text
+    fits = replace(strict, model=model("deepseek-r1-distill-qwen-7b-q4"))
+    large = replace(strict, name="two", fit="warn")
+    assert said(spilling("llama_cpp", [fits, large], B580)).startswith("warning llama_cpp/instances: gpu_layers puts")
+    assert said(spilling("llama_cpp", [fits, replace(large, fit="error")], B580)).startswith(
+        "error llama_cpp/instances:"
+    )
+
+
+def test_what_is_left_to_memory_is_told_with_what_there_is_of_that() -> None:
+    one = wanted("deepseek-r1-distill-qwen-32b-q4", gpu_layers=0)
+    text = said(spilling("llama_cpp", [one], replace(B580, memory_bytes=16 * GIB)))
+    assert "of which 20.5 GiB are left to main memory, and the host has 16.0 GiB;" in text
+    assert "what would fit here: gpu_layers: 32;" in text, "what would help most"
+
+
+def test_servers_that_have_a_card_in_common_are_added_up() -> None:
+    a, b = Claim("x/instances/a", 14 * GIB, (0,)), Claim("y/instances/b", 14 * GIB)
+    two = Room(cards=(RTX4090, RTX4090))
+    text = said(together([a, b], two))
+    assert text.startswith("warning y/instances/b: card 0 has 24.0 GiB")
+    assert "28.0 GiB of it together: x/instances/a 14.0 GiB + y/instances/b 14.0 GiB" in text
+    assert together([a, replace(b, cards=(1,))], two) == []
+    assert together([a, replace(b, each_bytes=8 * GIB)], two) == []
+    assert together([replace(a, each_bytes=30 * GIB)], two) == [], "one alone is judged by its own role"
+    assert together([a, b], Room()) == []
 
 
 def test_a_model_of_unknown_shape_is_counted_by_its_files() -> None:
@@ -224,6 +279,7 @@ NAMES = sorted(catalogue())
         parallel=st.integers(1, 32),
         key_type=st.sampled_from(["f16", "q8_0", "q4_0"]),
         gpu_layers=st.sampled_from(["auto", "all"]) | st.integers(0, 100),
+        experts_in_memory=st.booleans(),
         maps_weights=st.booleans(),
     ),
     st.builds(Room, st.integers(1, 1 << 40), st.lists(st.integers(1, 1 << 38), max_size=8).map(tuple)),
@@ -241,7 +297,10 @@ def test_what_is_suggested_fits_and_is_the_most_that_does(one: Wanted, room: Roo
             option, value = text.split(": ")
             if option == "context_length":
                 assert keys(replace(one, context_length=int(value))) <= {"fit_vram"} - {finding.key}
-                if finding.key in ("fit_vram", "fit_memory") and int(value) + 256 <= one.tokens // one.parallel:
+                if (
+                    finding.key in ("fit_vram", "fit_memory", "fit_beside_cards")
+                    and int(value) + 256 <= one.tokens // one.parallel
+                ):
                     assert keys(replace(one, context_length=int(value) + 256)) == {finding.key}
             elif option == "model":
                 assert keys(replace(one, model=model(value))) <= {"fit_vram"} - {finding.key}

@@ -405,6 +405,30 @@ def test_only_primary_keys_count() -> None:
     assert Keyring().process([]) == KeyState()
 
 
+@pytest.mark.parametrize("armour", [True, False])
+def test_a_key_is_taken_with_and_without_armour(tmp_path: Path, armour: bool) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    gpg = ["gpg", "--homedir", str(home), "--batch", "--quiet"]
+    made = [*gpg, "--passphrase", "", "--quick-generate-key", "m@example.org", "ed25519", "sign"]
+    subprocess.run(made, check=True, capture_output=True)
+    exported = subprocess.run([*gpg, *(["--armor"] if armour else []), "--export"], check=True, capture_output=True)
+    (tmp_path / "served").write_bytes(exported.stdout)
+    colons = subprocess.run([*gpg, "--list-keys", "--with-colons"], check=True, capture_output=True, text=True).stdout
+    (fingerprint,) = Keyring().process(colons.splitlines()).fingerprints
+    (tmp_path / "curl").write_text(f'#!/bin/sh\nwhile [ "$1" != -o ]; do shift; done\ncp {tmp_path}/served "$2"\n')
+    (tmp_path / "curl").chmod(0o755)
+    target = tmp_path / "keyrings" / "k.gpg"
+    script = "m2m_say() { printf '%s\\n' \"$@\"; }; m2m_log=$(mktemp)\n" + KEY
+    script += f"key https://keys.example.org {target} intel_gpu/ppa_key {fingerprint}"
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = subprocess.run(str(Keyring().command(str(target))), shell=True, check=True, capture_output=True, text=True)
+    assert Keyring().process(shown.stdout.splitlines()) == KeyState(frozenset({fingerprint}))
+    assert not target.read_bytes().startswith(b"-----BEGIN"), "apt reads no armour in a .gpg file"
+
+
 def test_the_key_is_refused_when_it_is_another(tmp_path: Path) -> None:
     for name, text in {"curl": "exit 0", "gpg": f"cat <<'E'\n{COLONS}E\n"}.items():
         (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")

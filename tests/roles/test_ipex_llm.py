@@ -1,5 +1,6 @@
 """ipex_llm: options as people write them, the image and the unit that come of it."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -78,6 +79,7 @@ def test_one_card_of_several_can_be_chosen() -> None:
         ({"min_tokens_per_second": 5.0}, "one/min_tokens_per_second: "),
         ({"quantization": "fp8"}, "one/quantization: no such option: write low_bit"),
         ({"low_bit": "int4"}, "(did you mean"),
+        ({"alias": "a,source=/etc"}, "one/alias: "),
         ({"extra_arguments": ["--low-bit=fp8"]}, "--low-bit is set by the option 'low_bit'"),
     ],
 )
@@ -96,6 +98,13 @@ def test_it_needs_docker() -> None:
             },
             where="h",
         )
+
+
+def test_a_path_that_docker_would_read_as_options_is_refused() -> None:
+    assert "docker's --mount cannot hold ','" in (
+        options().cannot_serve(replace(MODEL, path="/srv/a,source=/etc")) or ""
+    )
+    assert options().cannot_serve(MODEL) is None
 
 
 def said(declared: IpexLlmOptions, tags: list[str]) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from roles.common.hardware import Cpu, HardwareReport, NumaNode, OperatingSystem
-from roles.common.model import Model
+from roles.common.model import Attention, Model
 from roles.common.options import OptionError, OptionProblem
 from roles.declaration import Declaration
 from roles.ktransformers.options import KTransformersOptions
@@ -172,6 +172,35 @@ def test_a_processor_without_the_instructions_is_refused() -> None:
 def test_382_gb_of_experts_need_as_much_memory() -> None:
     (problem,) = said(options(), replace(XEON, memory_mib=256 << 10))
     assert "ktransformers/instances/one" in problem and "376.3 GiB weights" in problem and "256.0 GiB" in problem
+
+
+R1_ON_CARD = replace(R1, attention=Attention(layers=61, heads=128, kv_heads=1, head_dim=576, value_dim=0))
+
+
+def test_the_cache_is_that_of_the_served_model_and_lies_on_the_card() -> None:
+    """A GGUF made before llama.cpp knew latent attention has fifty times the cache: SGLang never makes that one."""
+    declared = {
+        "tags": ["rtx4090"],
+        "models": {"wanted": {"deepseek-r1": {}, "deepseek-r1-ud-q2-k-xl": {}}},
+        "ktransformers": {
+            "instances": {
+                "one": {
+                    "model": "deepseek-r1", "weights": "deepseek-r1-ud-q2-k-xl", "port": 1, "context_length": 16384
+                }
+            }
+        },
+    }  # fmt: skip
+    report = replace(XEON, memory_mib=256 << 10)
+    assert [one for one in Declaration.load(declared, where="h").findings(report) if one.key.startswith("fit")] == []
+    small = Declaration.load(declared, where="h").findings(replace(XEON, memory_mib=192 << 10))
+    (text,) = [sentence(one, "en") for one in small if one.key.startswith("fit")]
+    assert "one: 211.4 GiB weights + 1.0 GiB overhead)" in text
+    assert "what would fit here: weights: deepseek-r1-ud-iq2-xxs;" in text
+
+    found = options(context_length=163840, gpu_memory_utilization=0.4).findings(
+        XEON, ["rtx4090"], {**MODELS, "r1": R1_ON_CARD}, None
+    )
+    assert "0.0 GiB weights + 10.7 GiB KV cache + 2.0 GiB overhead" in sentence(found[0], "en")
 
 
 def test_cards_before_ampere_are_refused() -> None:

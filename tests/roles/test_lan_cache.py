@@ -1,5 +1,6 @@
 """What the cache is told to fetch from where, for whom; whether it does so is seen on hosts (tests/e2e)."""
 
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -8,13 +9,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from roles.common.options import OptionError
+from roles.common.options import OptionError, OptionProblem
 from roles.declaration import Declaration
 from roles.lan_cache.deploy import files
-from roles.lan_cache.options import LanCacheOptions
-from roles.lan_cache.units import CONFIG, IMAGES, REFRESH, TIMER, UNIT, nginx_config, registry_config, unit, unit_file
+from roles.lan_cache.options import LanCacheOptions, check_models_directory
+from roles.lan_cache.units import (
+    CONFIG,
+    IMAGES,
+    PREPARE,
+    REFRESH,
+    TIMER,
+    UNIT,
+    nginx_config,
+    registry_config,
+    unit,
+    unit_file,
+)
 from roles.lan_cache.upstreams import groups, lookups, upstreams
-from roles.lan_cache.verify import endpoints
+from roles.lan_cache.verify import UNITS, endpoints
 
 UBUNTU = {"apt": {"upstreams": {"ubuntu": ["tuna", "http://archive.example.org/ubuntu"]}}}
 EVERYTHING: dict[str, Any] = {
@@ -140,8 +152,60 @@ def test_what_is_taken_out_is_removed() -> None:
 def test_verify_asks_for_the_cache_and_for_its_registry() -> None:
     assert [(one.unit, one.url, one.health_path) for one in endpoints(options(**EVERYTHING))] == [
         (UNIT, "http://10.0.0.5:8090", "/"),
+        (UNIT, "http://10.0.0.5:8090", "/models/"),
         (IMAGES, "http://10.0.0.5:8090", "/v2/"),
     ]
+    assert UNITS == UNIT
+
+
+@pytest.mark.parametrize(("port", "may"), [(80, "CAP_NET_BIND_SERVICE"), (8090, "")])
+def test_a_port_of_root_takes_the_right_to_it_and_no_other_port_does(port: int, may: str) -> None:
+    given = options(**EVERYTHING, port=port)
+    lines = unit(UNIT, given, "/srv/models").splitlines()
+    assert f"AmbientCapabilities={may}" in lines and f"CapabilityBoundingSet={may}" in lines
+    assert "AmbientCapabilities=" in unit(REFRESH, given, "/srv/models").splitlines()
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [
+        ("/home/me/models", "models/directory: /home is hidden from services, and lan_cache/models serves it"),
+        ('/srv/a";b', "has signs that mean something to nginx"),
+        ("/srv/$host", "has signs that mean something to nginx"),
+        ("/srv/mo dels", "has signs that mean something to nginx"),
+    ],
+)
+def test_a_place_of_models_that_cannot_be_served_is_refused(path: str, said: str) -> None:
+    with pytest.raises(OptionProblem) as error:
+        check_models_directory(path)
+    assert said in f"{error.value.option}: {error.value}"
+    check_models_directory("/srv/models")
+
+
+def test_a_whole_answer_to_a_question_for_a_part_is_not_kept_for_long() -> None:
+    """A portal that wants a login answers everything so."""
+    kept = re.findall(r"proxy_cache_valid (.*) (\w+);", nginx_config(options(**UBUNTU), "/srv/models"))
+    assert ("206", "10y") in kept
+    assert {time for codes, time in kept if "200" in codes.split()} == {"10s", "1m"}
+
+
+def test_the_same_addresses_in_another_order_are_no_change(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    programs = {"getent": 'cat "$TOLD"', "kill": "", "sync": ""}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "nginx.pid").write_text("1\n")
+    script = PREPARE.replace("/run/lan-cache", str(run)).replace("kill -HUP", f"echo hup >>{asked} #")
+    environment = {"PATH": f"{tmp_path}:/usr/bin:/bin", "TOLD": str(tmp_path / "told")}
+    for mode, order in (("start", "21"), ("refresh", "12"), ("refresh", "13")):
+        lines = [f"192.0.2.{number}       STREAM\n192.0.2.{number}       DGRAM\n" for number in order]
+        (tmp_path / "told").write_text("".join(lines))
+        words = ["sh", "-c", script, "sh", mode, str(tmp_path), "a_80=a:80"]
+        subprocess.run(words, check=True, env=environment)
+        assert asked.exists() is (order == "13"), order
 
 
 def test_the_registry_is_reached_through_nginx_alone() -> None:
@@ -150,10 +214,11 @@ def test_the_registry_is_reached_through_nginx_alone() -> None:
     assert "/run/lan-cache-images/registry.sock" in nginx_config(options(**EVERYTHING), "/srv/models")
 
 
+@pytest.mark.parametrize("port", [80, 8090])
 @pytest.mark.parametrize("name", [UNIT, REFRESH, TIMER, IMAGES])
-def test_systemd_accepts_the_units_and_finds_them_confined(tmp_path: Path, name: str) -> None:
+def test_systemd_accepts_the_units_and_finds_them_confined(tmp_path: Path, name: str, port: int) -> None:
     # Paths of programs that the machine of the tests need not have.
-    text = unit(name, options(**EVERYTHING)).replace("/usr/sbin/nginx", "/bin/true")
+    text = unit(name, options(**{**EVERYTHING, "port": port}), "/srv/models").replace("/usr/sbin/nginx", "/bin/true")
     path = tmp_path / name
     path.write_text(text.replace("/usr/bin/docker-registry", "/bin/true"))
     verified = subprocess.run(
@@ -168,6 +233,6 @@ def test_systemd_accepts_the_units_and_finds_them_confined(tmp_path: Path, name:
 
 def test_what_the_unit_reads_is_what_is_written() -> None:
     written = files(options(**EVERYTHING), "/srv/models")
-    text = unit(UNIT, options(**EVERYTHING))
+    text = unit(UNIT, options(**EVERYTHING), "/srv/models")
     assert CONFIG in written and f"-c {CONFIG}" in text
     assert all(path in written for path in text.split() if path.startswith(("/opt/", "/etc/")))

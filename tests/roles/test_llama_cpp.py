@@ -15,8 +15,10 @@ from roles.llama_cpp.deploy import installation, needed_packages
 from roles.llama_cpp.options import LlamaCppOptions
 from roles.llama_cpp.units import reads, render
 from roles.llama_cpp.verify import endpoints
+from roles.models.options import ModelsOptions
 from roles.preflight.messages import sentence
 from tests.roles.test_hardware import dump
+from tests.roles.test_lock import report_with
 
 MODEL = Model(name="tiny", path="/srv/models/a/b/tiny.gguf")
 MODELS = {"tiny": MODEL}
@@ -230,6 +232,12 @@ def test_an_existing_program_needs_its_path_and_nothing_else() -> None:
         ),
         ({"cache_type_v": "q4_0", "flash_attention": "off"}, "cache_type_v: 'q4_0' needs flash attention"),
         ({"cache_type_k": "q8"}, "(did you mean 'q8_0'?)"),
+        ({"host": "0.0.0.0:8000"}, "host: '0.0.0.0:8000' is no IP address; write 127.0.0.1 for this host alone"),
+        ({"host": "localhost"}, "host: 'localhost' is no IP address"),
+        ({"context_length": 0, "parallel": 2}, "context_length: 0 stands for what the model was trained with, which 2"),
+        ({"extra_arguments": ["--api_key=x"]}, "extra_arguments: --api_key is set by the option 'api_key'"),
+        ({"environment": {"LLAMA_API_KEY": "x"}}, "environment: LLAMA_API_KEY would be readable by everybody"),
+        ({"environment": {"A B": "x"}}, "environment/A B"),
     ],
 )
 def test_a_wrong_instance_is_explained(given: dict[str, Any], said: str) -> None:
@@ -313,3 +321,25 @@ def test_a_context_is_each_requests_own() -> None:
     """One vocabulary: vLLM and Ollama count it for one request, llama-server for all of its slots."""
     (line,) = unit(instance(context_length=2048, parallel=4))["ExecStart"]
     assert "--ctx-size 8192 --parallel 4" in line
+
+
+def fit_keys(report: HardwareReport, tags: list[str], **given: Any) -> set[str]:
+    """What preflight finds of one large model with all its layers on the card."""
+    one = {"model": "big", "port": 8000, "gpu_layers": "all", **given.pop("instance", {})}
+    declared = LlamaCppOptions.load({"instances": {"r1": one}, **given}, where="h")
+    big = ModelsOptions.load({"wanted": {"qwen3-32b-q4": {}}}, where="h").model("qwen3-32b-q4")
+    return {finding.key for finding in declared.findings(report, tags, {"big": big})}
+
+
+def test_only_cards_that_the_build_sees_count() -> None:
+    """27 GB: more than the 24 of a 4090, less than those and the 12 of a B580 together."""
+    mixed = replace(report_with("10de:2684", "8086:e20b"), memory_mib=128 << 10)
+    long = {"context_length": 32768}
+    assert "fit_no_vram" in fit_keys(mixed, ["rtx4090", "b580"], instance=long)
+    assert "fit_no_vram" not in fit_keys(mixed, ["rtx4090", "b580"], variant="vulkan-x64", instance=long)
+
+
+def test_experts_that_stay_with_the_processors_do_not_count_for_the_card() -> None:
+    small = replace(report_with("8086:e20b"), memory_mib=128 << 10)
+    assert "fit_no_vram" in fit_keys(small, ["b580"])
+    assert "fit_no_vram" not in fit_keys(small, ["b580"], instance={"extra_arguments": ["--cpu-moe"]})

@@ -41,6 +41,11 @@ def options(**wanted: dict[str, Any]) -> ModelsOptions:
         ),
         ({"x": {"repo": "a/b", "url": "https://h/f"}}, "models/wanted/x: repo and url are given, one is required"),
         ({"x": {"url": "https://h/f.gguf"}}, "models/wanted/x/sha256: is required with 'url'"),
+        (
+            {"x": {"path": "/srv/../home/u/m"}},
+            "models/wanted/x/path: '/srv/../home/u/m' leads through '..', '.' or '//'",
+        ),
+        ({"x": {"path": "/srv//m"}}, "models/wanted/x/path: '/srv//m' leads through '..'"),
         ({"x": {"url": "https://h/", "sha256": ZEROS}}, "models/wanted/x/url: 'https://h/' names no file"),
         ({"x": {"repo": "a/b", "sha256": ZEROS}}, "models/wanted/x/sha256: goes with 'url' or 'path'"),
         ({"x": {"repo": "b"}}, "models/wanted/x/repo: "),
@@ -603,3 +608,34 @@ def test_the_parts_of_a_split_model_count_together(spec: dict[str, Any], library
     wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["q-00001-of-00002.gguf", "mmproj.gguf"]})
     assert commands.plan(wanted, "huggingface") == []
     assert known.check(wanted)["shapes"]["m"]["size_bytes"] == 2 * len(whole)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "total"),
+    [
+        ({"model-00001-of-00002.safetensors": 5, "model-00002-of-00002.safetensors": 3, "config.json": 1}, 8),
+        # The same weights once more, in their maker's layout: mistralai's and openai's repositories.
+        ({"model-00001-of-00001.safetensors": 8, "consolidated.safetensors": 8}, 8),
+        ({"model.safetensors": 8, "original/model.safetensors": 8, "metal/model.bin": 8}, 8),
+        ({"consolidated.safetensors": 8}, 8),
+        ({"pytorch_model.bin": 8, "tokenizer.json": 2}, 8),
+    ],
+)
+def test_weights_that_a_repository_has_twice_count_once(sizes: dict[str, int], total: int) -> None:
+    assert commands.weights_in([{"name": name, "size": size} for name, size in sizes.items()]) == total
+
+
+@pytest.mark.parametrize(
+    ("model", "may_be"),
+    [
+        ({"repo": "Qwen/Qwen3-8B"}, True),
+        ({"repo": "unsloth/Qwen3-8B-GGUF", "files": ["*Q4_K_M*"]}, False),
+        ({"repo": "a/b", "files": ["*.gguf"]}, False),
+        ({"url": "https://h/model.safetensors", "sha256": ZEROS}, False),
+        ({"path": "/srv/m"}, True),
+    ],
+)
+def test_what_can_be_no_directory_of_transformers_is_told_before_it_is_fetched(
+    model: dict[str, Any], may_be: bool
+) -> None:
+    assert options(x=model).model("x").may_be_directory is may_be

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from roles.common import operations as common
+from roles.common.facts import FileStates, UnitState, UnitStates
+from roles.common.findings import Finding
 from roles.common.hardware import HardwareReport, NvidiaModule
 from roles.common.model import Model
 from roles.common.options import OptionError
 from roles.declaration import Declaration
+from roles.ollama import operations
 from roles.ollama.deploy import installation, modelfiles, specification
-from roles.ollama.facts import Foreign, ForeignOllama, OllamaModels
+from roles.ollama.facts import FILES, Foreign, ForeignOllama, OllamaModels
 from roles.ollama.modelfile import render
 from roles.ollama.operations import findings, undeclared
-from roles.ollama.options import OllamaOptions, releases
-from roles.ollama.units import SETTINGS_FILE, settings_text, unit_text
+from roles.ollama.options import OllamaOptions, releases, tagged
+from roles.ollama.units import COMMAND, SETTINGS_FILE, UNIT, UNIT_FILE, settings_text, unit_text
 from roles.ollama.verify import endpoints
 from roles.preflight.messages import sentence
 from tests.roles.test_lock import report_with
@@ -129,6 +139,76 @@ def test_instances_must_agree_on_what_the_daemon_has_once() -> None:
     assert "ollama/instances/qwen3/pull: 'qwen3' is the name of instances/qwen3" in wrong(
         instances={"qwen3": {"pull": "qwen3"}}
     )
+
+
+def test_two_names_that_differ_in_case_or_by_what_goes_without_saying_are_one() -> None:
+    """Ollama takes no notice of case, and lists its own registry's and library's models without them."""
+    for alias in ("A", "library/a", "registry.ollama.ai/library/a:latest"):
+        assert "'s name already; Ollama takes no notice of case" in wrong(
+            instances={"a": {"model": "tiny"}, "b": {"model": "tiny", "alias": alias}}
+        )
+    (endpoint,) = endpoints(instance(alias="library/foo"), ["cpu"])
+    assert endpoint.model == "foo:latest"
+    assert tagged("hf-mirror.com/library/foo") == "hf-mirror.com/library/foo:latest", (
+        "another registry's library is not"
+    )
+    assert "is the name of instances/qwen3" in wrong(instances={"qwen3": {"pull": "library/Qwen3"}})
+
+
+@pytest.fixture
+def daemon() -> Iterator[Callable[[dict[str, str]], dict[str, Any]]]:
+    """What starts an Ollama that lists models, and can remove none; it hands out what files/models.py gets to know."""
+    started: list[ThreadingHTTPServer] = []
+
+    def serve(listed: dict[str, str]) -> dict[str, Any]:
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                models = [{"name": name, "digest": digest} for name, digest in listed.items()]
+                self.send_response(200)
+                self.end_headers()
+                self.wfile.write(json.dumps({"models": models}).encode())
+
+            def do_DELETE(self) -> None:
+                self.send_error(500, "disk is read-only")
+
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        started.append(server)
+        Thread(target=server.serve_forever, daemon=True).start()
+        return {"host": "127.0.0.1", "port": server.server_port, "models": [], "gone": []}
+
+    yield serve
+    for server in started:
+        server.shutdown()
+        server.server_close()
+
+
+def models_py(what: str, spec: dict[str, Any]) -> subprocess.CompletedProcess[str]:
+    """Run the program as the host does."""
+    command = [sys.executable, "-I", "-S", str(FILES / "models.py"), what, json.dumps(spec)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_a_model_that_ollama_lists_in_other_letters_is_as_wanted(
+    daemon: Callable[[dict[str, str]], dict[str, Any]], tmp_path: Path
+) -> None:
+    model = {"instance": "r1", "name": "Qwen3:8B", "pull": "", "sha256": "0", "files": []}
+    asked = {"name": "Qwen3:8B", "modelfile": "0", "files": []}
+    (tmp_path / "r1.json").write_text(json.dumps({"name": "Qwen3:8B", "pulled": "", "asked": asked, "digest": "d"}))
+    spec = {**daemon({"qwen3:8B": "d", "Other:latest": "e"}), "records": str(tmp_path), "models": [model]}
+    found = json.loads(models_py("state", spec).stdout)
+    assert found == {"answers": True, "todo": {}, "gone": [], "undeclared": ["other:latest"]}
+
+
+def test_a_model_that_cannot_be_removed_is_told_and_is_tried_again(
+    daemon: Callable[[dict[str, str]], dict[str, Any]], tmp_path: Path
+) -> None:
+    record = tmp_path / "r1.json"
+    record.write_text(json.dumps({"name": "r1:latest", "pulled": "", "asked": {}, "digest": "d"}))
+    spec = {**daemon({"r1:latest": "d"}), "records": str(tmp_path), "gone": [{"instance": "r1", "name": "r1:latest"}]}
+    done = models_py("apply", spec)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.stderr.startswith("ollama: Ollama could not remove r1:latest: /api/delete answers 500")
+    assert record.exists(), "by this the next run knows of it"
 
 
 def test_intels_cards_need_vulkan() -> None:
@@ -344,6 +424,32 @@ def test_another_installation_is_read_and_told() -> None:
     assert [sentence(one, "en").partition(":")[2].split()[0] for one in findings(found, SETTINGS_FILE)] == [
         "/etc/systemd/system/ollama.service,", "these"]  # fmt: skip
     assert findings(Foreign(drop_ins=(SETTINGS_FILE,)), SETTINGS_FILE) == []
+
+
+@pytest.mark.parametrize(
+    ("unit", "files", "stops"),
+    [("", [UNIT_FILE, SETTINGS_FILE], True), ("/etc/systemd/system/ollama.service", [SETTINGS_FILE], False)],
+)
+def test_a_daemon_that_somebody_else_installed_is_not_stopped(
+    monkeypatch: pytest.MonkeyPatch, unit: str, files: list[str], stops: bool
+) -> None:
+    facts: dict[Any, Any] = {
+        ForeignOllama: Foreign(unit=unit),
+        UnitStates: {UNIT: UnitState(exists=True, active=True, enabled=True)},
+        FileStates: {UNIT_FILE: object(), SETTINGS_FILE: object()},
+    }
+    host = SimpleNamespace(name="h", noop=lambda *_: None, get_fact=lambda fact, **_: facts[fact])
+    monkeypatch.setattr(operations, "host", host)
+    monkeypatch.setattr(operations, "state", SimpleNamespace(is_executing=True))
+    monkeypatch.setattr(common, "host", host)
+    noticed: dict[str, list[Finding]] = {}
+    monkeypatch.setattr("roles.common.findings.NOTICED", noticed)
+    made = [command.get_raw_value() for command in operations.removed._inner(UNIT, UNIT_FILE, SETTINGS_FILE, COMMAND)]
+    assert made == [*([f"systemctl disable --now -- {UNIT}"] if stops else []), f"rm -f -- {' '.join(files)}"]
+    told = [sentence(finding, "en") for finding in noticed.get("h", [])]
+    assert [text.split(";")[0] for text in told] == (
+        [] if stops else [f"ollama/enabled: {unit} was left as it is, for metal2model did not write it"]
+    )
 
 
 def test_models_that_nobody_declared_are_told() -> None:

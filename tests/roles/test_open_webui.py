@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -87,6 +88,9 @@ def test_without_a_server_it_does_not_ask_openai() -> None:
         ({"environment": {"OPENAI_API_KEYS": "x"}}, "open_webui/environment: OPENAI_API_KEYS is set by the role"),
         ({"method": "container", "python": "3.12"}, "open_webui/python: has no effect with method: 'container'"),
         ({"method": "container"}, "open_webui/method: it runs containers, and the docker role is not declared"),
+        ({"environment": {"AUDIO_KEY": "s"}}, "open_webui/environment/AUDIO_KEY: its value is a secret"),
+        ({"secrets": {"WEBUI_SECRET_KEY": "/k"}}, "open_webui/secrets: WEBUI_SECRET_KEY is set by the role"),
+        ({"secrets": {"AUDIO_KEY": "k"}}, "open_webui/secrets/AUDIO_KEY: "),
         ({"auth": False}, "open_webui/auth: no such option: there is always a login"),
         ({"image": "ghcr.io/open-webui/open-webui:latest"}, "open_webui/image: "),
     ],
@@ -94,6 +98,20 @@ def test_without_a_server_it_does_not_ask_openai() -> None:
 def test_what_cannot_be_is_refused(given: dict[str, Any], said: str) -> None:
     engine = {"instances": {"one": {"model": "tiny", "port": 8000}}}
     assert said in refusal(models=MODELS, llama_cpp=engine, open_webui=given)
+
+
+def test_a_secret_comes_from_a_file_of_the_host() -> None:
+    options = load(method="container", secrets={"AUDIO_KEY": "/etc/keys/audio"})
+    assert environment(options, []).values["AUDIO_KEY"] == [KeyIn("/etc/keys/audio")]
+    assert "AUDIO_KEY" not in render(options)
+
+
+def test_a_port_of_root_takes_the_right_to_it_and_no_other_port_does() -> None:
+    assert "\nAmbientCapabilities=CAP_NET_BIND_SERVICE\n" in render(load(port=80))
+    assert "\nCapabilityBoundingSet=CAP_NET_BIND_SERVICE\n" in render(load(port=80))
+    assert "\nAmbientCapabilities=\n" in render(load()) and "\nCapabilityBoundingSet=\n" in render(load())
+    assert "--cap-add=NET_BIND_SERVICE" in render(load(method="container", port=80))
+    assert "--cap-add" not in render(load(method="container"))
 
 
 def test_nothing_leaves_the_host_by_itself() -> None:
@@ -112,11 +130,14 @@ def test_the_container_listens_where_it_is_told_and_gets_its_keys_by_a_file() ->
     assert line.endswith(f"ghcr.io/open-webui/open-webui:v{VERSION}")
 
 
+@pytest.mark.parametrize("port", [80, 3000])
 @pytest.mark.parametrize("method", ["native", "container"])
-def test_the_unit_is_confined(method: str, tmp_path: Path) -> None:
+def test_the_unit_is_confined(method: str, port: int, tmp_path: Path) -> None:
     unit = tmp_path / "open-webui.service"
     # What the unit would run is not on this machine.
-    text = render(load(method=method)).replace("/opt/metal2model/open_webui/current/bin/open-webui", "/bin/true")
+    text = render(load(method=method, port=port)).replace(
+        "/opt/metal2model/open_webui/current/bin/open-webui", "/bin/true"
+    )
     unit.write_text(text.replace("/usr/bin/docker", "/bin/true"))
     words = ["systemd-analyze", "security", "--offline=true", "--no-pager", "--threshold=40", str(unit)]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
@@ -177,6 +198,24 @@ def test_a_key_that_the_program_would_read_as_something_else_is_refused(tmp_path
         return
     assert done.returncode == 1 and not (tmp_path / "environment").exists()
     assert f"{tmp_path}/one.key holds no key that can be handed on" in done.stderr
+
+
+def test_a_key_is_spelt_as_its_reader_wants_it(tmp_path: Path) -> None:
+    """Dify's agent decodes base64url without padding, and wants exactly 32 bytes."""
+    (tmp_path / "k").write_text("00ff" * 16 + "\n")
+    asked = wanted(tmp_path / "environment", {"KEY": [{"path": f"{tmp_path}/k", "form": "base64url"}]})
+    assert run("write", asked).returncode == 0
+    value = (tmp_path / "environment").read_text().removeprefix("KEY=").strip()
+    assert "=" not in value and base64.urlsafe_b64decode(value + "=") == bytes.fromhex("00ff" * 16)
+    (tmp_path / "k").write_text("mine")
+    assert "holds no key of 64 hexadecimal digits" in run("write", asked).stderr
+
+
+def test_every_line_of_a_name_is_replaced(tmp_path: Path) -> None:
+    """Who reads such a file takes the last one."""
+    (tmp_path / "base").write_text("A=1\nB=2\n A=3\n")
+    text = program.filled(wanted(tmp_path / "x", {"A": ["mine"]}, f"{tmp_path}/base"))
+    assert text == "A=mine\nB=2\nA=mine\n"
 
 
 def test_a_missing_key_is_told_and_nothing_is_written(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from roles.intel_gpu.facts import RuntimeState
 from roles.intel_gpu.operations import old_firmware
 from roles.ollama.facts import Foreign, ModelsState
 from roles.ollama.operations import findings as ollama_findings
-from roles.ollama.operations import undeclared
+from roles.ollama.operations import not_ours, undeclared
 from roles.preflight import operations
 from roles.preflight.findings import SYSTEMS, findings
 from roles.preflight.messages import MESSAGES, Language, sentence, severity
@@ -248,6 +248,13 @@ def two_of_vllm() -> dict[str, Any]:
     return {**options, "vllm": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
 
 
+def two_of_transformers() -> dict[str, Any]:
+    """Two servers on the same card, of which it can hold one."""
+    options = transformers(device="cuda:0", dtype="float32")
+    one = options["transformers_serve"]["instances"]["r1"]
+    return {**options, "transformers_serve": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
+
+
 B580, RTX4090, RTX5090, V100 = "8086:e20b", "10de:2684", "10de:2b85", "10de:1db6"
 P40 = "10de:1b38"
 OLD = "6.8.0-87-generic"
@@ -303,7 +310,11 @@ CASES: dict[str, Case] = {
     "intel_source": Case(host(B580), ("b580",), {"intel_gpu": {"source": "archive"}}),
     "intel_no_firmware": Case(host(B580, os=BOOKWORM), ("b580",)),
     "intel_vulkan_only": Case(host(B580, os=TRIXIE), ("b580",)),
+    "exposed": Case(GOOD, options=serving(instance={"host": "0.0.0.0", "api_key": False})),
     "fit_memory": Case(replace(GOOD, memory_mib=4096), options=serving()),
+    "fit_beside_cards": Case(
+        host("8086:56a5"), ("a380",), serving(variant="vulkan-x64", instance={"gpu_layers": 0})
+    ),
     "fit_vram": Case(
         host("8086:56a5", memory_mib=65536),
         ("a380",),
@@ -323,6 +334,7 @@ CASES: dict[str, Case] = {
         ("a380",),
         serving(variant="vulkan-x64", instance={"context_length": 40960, "gpu_layers": 36, "fit": "warn"}),
     ),
+    "fit_together": Case(host("10de:1eb8"), ("t4",), two_of_transformers()),
     "fit_cards": Case(host("10de:1eb8"), ("t4",), vllm()),
     "fit_cards_allowed": Case(host("10de:1eb8"), ("t4",), vllm(fit="warn")),
     "sizing_minimum": Case(GOOD, options={"models": {"wanted": {"deepseek-r1-distill-qwen-14b-q4": {}}}}),
@@ -344,16 +356,8 @@ CASES: dict[str, Case] = {
     "ipex_no_card": Case(GOOD, options=ipex()),
     "ray_public": Case(GOOD, options=ray(nodes=["10.0.0.1", "8.8.8.8"], allow_public_addresses=True)),
     "vllm_architecture": Case(host(RTX4090, architecture="arm64"), ("rtx4090",), vllm()),
-    "vllm_python": Case(
-        host(RTX4090, os=OperatingSystem("ubuntu", "22.04", "jammy", "Ubuntu 22.04.5 LTS")), ("rtx4090",), vllm()
-    ),
     "vllm_capability": Case(host(V100), ("v100",), vllm()),
     "vllm_bfloat16": Case(host("10de:1eb8"), ("t4",), vllm(dtype="bfloat16")),
-    "vllm_driver": Case(
-        host(RTX4090, nvidia=NvidiaModule("570.172.08", True)),
-        ("rtx4090",),
-        {**vllm(), "nvidia_gpu": {"source": "existing"}},
-    ),
     "vllm_heads": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=3)),
     "vllm_cards": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=2)),
     "vllm_shared": Case(host(RTX4090), ("rtx4090",), two_of_vllm()),
@@ -371,6 +375,7 @@ NOTICED = {
     for finding in (
         *old_firmware(RuntimeState(firmware=GUC)),
         *ollama_findings(OLLAMA, settings=""),
+        not_ours(OLLAMA),
         *undeclared(ModelsState(undeclared=["other:latest"])),
         *moved(ImageStates({"x:1": ["x@sha256:new"]}, {"x:1": "x@sha256:old"}), ["x:1"]),
     )

@@ -168,12 +168,6 @@ def test_another_protocol_on_the_port_is_no_crash() -> None:
     assert "not ready within 1 s" in problem
 
 
-def test_a_key_file_without_a_key_is_no_crash(tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("\n")
-    (problem,) = problems({}, api_key_file=str(tmp_path / "key"))
-    assert "not ready within 1 s" in problem
-
-
 def test_a_unit_that_is_down_is_not_waited_for(units: dict[str, str]) -> None:
     units.update(ActiveState="failed", Result="exit-code")
     (problem,) = check("http://127.0.0.1:9", ready_timeout_seconds=3600)["problems"]
@@ -277,7 +271,7 @@ def test_the_kernel_says_how_much_of_intels_memory_a_process_holds(fdinfo: str, 
     [
         ([{"name": "tiny", "size": 100 << 20, "size_vram": 100 << 20}], ""),
         ([{"name": "tiny:latest", "size": 100 << 20, "size_vram": 100 << 20}], ""),
-        ([{"name": "tiny", "size": 100 << 20, "size_vram": 40 << 20}], "40 of 100 MiB are in GPU memory"),
+        ([{"name": "tiny", "size": 100 << 20, "size_vram": 40 << 20}], ""),
         ([{"name": "tiny", "size": 100 << 20}], "0 of 100 MiB are in GPU memory"),
         ([], "/api/ps does not list 'tiny' after it answered"),
     ],
@@ -285,3 +279,21 @@ def test_the_kernel_says_how_much_of_intels_memory_a_process_holds(fdinfo: str, 
 def test_ollamas_fallback_to_the_processors_is_found_out(loaded: list[dict[str, Any]], said: str) -> None:
     found = problems({"/api/ps": (200, {"models": loaded})}, device_proof="ollama_ps")
     assert said in "".join(found) and bool(found) is bool(said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"abc\n", ""),
+        (b"\xef\xbb\xbfabc\r\n", ""),
+        ("schlüssel".encode(), "required is one word of ASCII"),
+        (b"\xff\xfe", "can't decode"),
+        (b"two words", "required is one word of ASCII"),
+        (b"", "required is one word of ASCII"),
+    ],
+)
+def test_a_key_that_is_none_is_told_and_stops_no_other_check(tmp_path: Path, content: bytes, said: str) -> None:
+    file = tmp_path / "r1.key"
+    file.write_bytes(content)
+    found = "".join(problems({}, api_key_file=str(file)))
+    assert said in found and bool(found) is bool(said)

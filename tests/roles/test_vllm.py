@@ -14,6 +14,7 @@ from roles.common.model import Attention, Model
 from roles.common.options import OptionError
 from roles.declaration import Declaration
 from roles.preflight.messages import sentence
+from roles.sources import images, needs_pypi
 from roles.vllm.deploy import needed_packages
 from roles.vllm.options import VERSION, VllmOptions
 from roles.vllm.plan import findings
@@ -223,6 +224,41 @@ def test_the_packages_are_pinned_by_digests_and_name_no_index() -> None:
     assert not [one for one in lines if "://" in one]
 
 
+@pytest.mark.parametrize(
+    ("instances", "installed"),
+    [({}, True), ({"one": {"model": "r1", "port": 1}}, True), ({"one": {"present": False}}, False)],
+)
+def test_nothing_is_fetched_for_servers_that_only_go(instances: dict[str, Any], installed: bool) -> None:
+    """10 GB: for a server, or for the workers of a cluster, whose hosts declare none."""
+    data = {"tags": ["rtx4090"], "models": {"wanted": {"r1": {"path": "/srv/r1"}}}, "docker": {}}
+    for method, asked in (("native", needs_pypi), ("container", images)):
+        declared = Declaration.load({**data, "vllm": {"method": method, "instances": instances}}, where="h")
+        assert declared.vllm and declared.vllm.installed is installed
+        assert bool(asked(declared)) is installed
+
+
+def test_a_model_whose_path_docker_cannot_mount_is_refused_for_containers() -> None:
+    odd = replace(MODEL, path="/srv/a,b")
+    assert "docker's --mount cannot hold ','" in (options(role={"method": "container"}).cannot_serve(odd) or "")
+    assert options().cannot_serve(odd) is None
+
+
+def test_who_listens_outside_is_told_what_a_key_does_not_guard() -> None:
+    (told,) = said(options(host="10.0.0.1", tensor_parallel=4))
+    assert "its key guards /v1 alone" in told
+    assert said(options(host="10.0.0.1", tensor_parallel=4, api_key=False)) == [], (
+        "that there is no key, is said of all"
+    )
+    assert said(options(host="::1", tensor_parallel=4)) == []
+
+
+def test_a_rolling_debian_has_a_python_that_is_new_enough() -> None:
+    sid = replace(EIGHT, os=OperatingSystem("debian", "", "sid", "Debian GNU/Linux sid"))
+    assert said(options(tensor_parallel=4), sid) == []
+    jammy = replace(EIGHT, os=OperatingSystem("ubuntu", "22.04", "jammy", "Ubuntu 22.04.5 LTS"))
+    assert "required for vLLM is a Python that it is published for" in said(options(tensor_parallel=4), jammy)[0]
+
+
 def test_the_hosts_python_or_uvs_compiles() -> None:
     assert "python3-dev" in needed_packages(options())
     assert "python3-dev" not in needed_packages(options(role={"python": "3.12"}))
@@ -241,7 +277,7 @@ def test_the_hosts_python_or_uvs_compiles() -> None:
         ({"dtype": "float_16"}, "(did you mean 'float16'?)"),
         ({"tool_call_parser": "hermess"}, "(did you mean 'hermes'?)"),
         ({"extra_arguments": ["--swap-space=4"]}, "vllm serve no longer has --swap-space; preempted"),
-        ({"extra_arguments": ["--tensor_parallel_size", "2"]}, "--tensor-parallel-size is set by the option 'tensor_p"),
+        ({"extra_arguments": ["--tensor_parallel_size", "2"]}, "--tensor_parallel_size is set by the option 'tensor_p"),
         ({"extra_arguments": ["-tp=2"]}, "-tp is set by the option 'tensor_parallel'"),
         ({"environment": {"VLLM_SERVER_DEV_MODE": "1"}}, "environment: VLLM_SERVER_DEV_MODE is refused: it opens"),
         ({"environment": {"CUDA_VISIBLE_DEVICES": "1"}}, "CUDA_VISIBLE_DEVICES is refused: write cards"),
@@ -251,6 +287,7 @@ def test_the_hosts_python_or_uvs_compiles() -> None:
         ({**NODES, "node_ip_address": "10.0.0.3"}, "node_ip_address: '10.0.0.3' is not among nodes"),
         ({**NODES, "nodes": ["10.0.0.1", "8.8.8.8"]}, "'8.8.8.8' cannot be a node's: vLLM encrypts nothing"),
         ({**NODES, "node_ip_address": "10.0.0.1", "pipeline_parallel": 1}, "write pipeline_parallel: 2"),
+        ({"cards": [0, 0]}, "one/cards: [0, 0] name a card twice; write each once"),
         ({"block_size": 24}, "block_size"),
         ({"quantization": "bitsandbytes"}, "quantization"),
     ],
@@ -265,6 +302,12 @@ def test_a_wrong_instance_is_explained(given: dict[str, Any], message: str) -> N
         ({"image": "vllm/vllm-openai:v0.33.0"}, "vllm/image: has no effect with method: 'native'"),
         ({"gpu": "intel"}, "vllm/gpu: 'intel': PyPI's wheel is for NVIDIA; write method: 'container'"),
         ({"method": "container", "python": "3.12"}, "vllm/python: has no effect with method: 'container'"),
+        ({"cache_directory": "/home/u/cache"}, "vllm/cache_directory: '/home/u/cache': the unit cannot see /home"),
+        ({"cache_directory": "/etc/cache"}, "vllm/cache_directory: '/etc/cache': /etc is the system's; put it below"),
+        ({"cache_directory": "/srv/../usr/lib"}, "/usr is the system's"),
+        ({"cache_directory": "/srv/%t"}, "vllm/cache_directory: "),
+        ({"cache_directory": "/srv/$HOME"}, "vllm/cache_directory: "),
+        ({"cache_directory": '/srv/"x'}, "vllm/cache_directory: "),
         ({"version": "0.32.0"}, "vllm/version: no such option: flags are checked for 0.33.0 alone"),
     ],
 )
@@ -307,7 +350,7 @@ def test_old_cards_and_old_drivers_get_the_alternative() -> None:
     v100 = replace(dump("v100-passed-through"), os=NOBLE)
     assert "serve the model by llama_cpp" in said(options(cards=[0]), v100, ["v100"])[0]
     found = findings(options(), TAGS, replace(EIGHT, nvidia=NvidiaModule("570.1", True)), MODELS, "570.172.08")
-    assert [finding.key for finding in found] == ["vllm_driver"]
+    assert [finding.key for finding in found] == ["cuda_driver"]
     assert findings(options(), TAGS, EIGHT, MODELS, None) == []
 
 

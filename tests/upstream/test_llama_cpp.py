@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from roles.common.model import Model
@@ -54,6 +54,7 @@ def words(options: dict[str, Any], policy: NumaPolicy, key: Path) -> list[str]:
 def test_llama_server_accepts_every_command_line_that_the_role_can_write(
     tmp_path_factory: pytest.TempPathFactory, options: dict[str, Any], policy: NumaPolicy
 ) -> None:
+    assume(options.get("context_length") != 0 or options.get("parallel", 1) == 1)
     key = tmp_path_factory.getbasetemp() / "key"
     key.write_text("secret\n")
     llama_server.parse(server(), words(options, policy, key))

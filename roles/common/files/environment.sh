@@ -4,6 +4,8 @@ target=$1 requirements=$2 uv_requirements=$3 role=$4 python=$5 module=$6
 stage=$target.part cache=$target.cache.part
 uv_home=/opt/metal2model/uv/$(sed -n 's/^uv==\([^ ]*\).*/\1/p' "$uv_requirements")
 mkdir -p "${target%/*}" "${uv_home%/*}"
+# What other versions left that never became whole, which may be 10 GB each.
+find "${target%/*}" -mindepth 1 -maxdepth 1 -name '*.part' ! -path "$stage" ! -path "$cache" -exec rm -rf {} +
 export UV_CACHE_DIR="$cache" UV_PYTHON_INSTALL_DIR=/opt/metal2model/uv/python UV_SYSTEM_CERTS=1 UV_NO_PROGRESS=1
 export UV_HTTP_TIMEOUT=120 UV_LINK_MODE=hardlink
 
@@ -37,5 +39,7 @@ rm -rf "$stage"
     --compile-bytecode -r "$requirements" || explain "the packages could not be installed"
 [ -z "$module" ] || "$stage/bin/python" -c "import $module" || explain "$module is installed, but Python cannot load it"
 sync -f "$stage"
+# One that is there was made for a Python that the host has no more.
+rm -rf "$target"
 mv -T "$stage" "$target"
 rm -rf "$cache"

@@ -1,12 +1,14 @@
 """Have files of NAME=value lines whose values hold keys of this host: "check" or "write", then a JSON list.
 
 An object for each: "path" of the file; "base", a file with lines to begin with, or ""; "values", name -> parts, each
-a text or {"path": a file whose first word is the key}; "owner", the role to name. "check" says "as wanted" or
-"differs" for each and never a value. Runs on any Python 3.10 or newer, standard library alone.
+a text or {"path": a file whose first word is the key, "form": "" or "base64url" for a key of 64 hexadecimal digits};
+"owner", the role to name. "check" says "as wanted" or "differs" for each and never a value. Runs on any Python 3.10 or
+newer, standard library alone.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -17,29 +19,36 @@ PLAIN = re.compile(r"[A-Za-z0-9._~+/=:@-]+")
 """What systemd, docker and compose all read as it stands, and no list is parted at."""
 
 
-def key(path: str) -> str:
-    """Return the key in a file."""
+def key(path: str, form: str = "") -> str:
+    """Return the key in a file, in the form that its reader wants."""
     with open(path, encoding="utf-8", errors="replace") as file:
         words = file.read().split()
     if not words or not PLAIN.fullmatch(words[0]):
         raise ValueError(f"{path} holds no key that can be handed on; required is one word of letters, digits and "
                          "._~+/=:@- alone; put another key there")  # fmt: skip
-    return words[0]
+    if form != "base64url":
+        return words[0]
+    if not re.fullmatch("[0-9a-f]{64}", words[0]):
+        raise ValueError(f"{path} holds no key of 64 hexadecimal digits, as this one has to be; put such a key there, "
+                         "or remove the file to have one made")  # fmt: skip
+    return base64.urlsafe_b64encode(bytes.fromhex(words[0])).decode().rstrip("=")
 
 
 def filled(wanted: dict[str, Any]) -> str:
     """Return the text of the file: the base with its values replaced, then what the base does not name."""
     values = {
-        name: "".join(part if isinstance(part, str) else key(part["path"]) for part in parts)
+        name: "".join(part if isinstance(part, str) else key(**part) for part in parts)
         for name, parts in wanted["values"].items()
     }
-    lines = []
+    lines, named = [], set()
     if wanted["base"]:
         with open(wanted["base"], encoding="utf-8") as file:
             for line in file.read().splitlines():
                 name = line.split("=", 1)[0].strip()
-                lines.append(f"{name}={values.pop(name)}" if "=" in line and name in values else line)
-    return "\n".join([*lines, *(f"{name}={value}" for name, value in values.items()), ""])
+                # Every one of them: who reads the file takes the last.
+                lines.append(f"{name}={values[name]}" if "=" in line and name in values else line)
+                named.add(name)
+    return "\n".join([*lines, *(f"{name}={value}" for name, value in values.items() if name not in named), ""])
 
 
 def is_as_wanted(path: str, text: str) -> bool:

@@ -21,6 +21,18 @@ key() {
       return 1
     fi
   done
-  mkdir -p "${path%/*}" && gpg --homedir "$work" --batch --yes --dearmor -o "$path.part" "$work/key" 2>/dev/null &&
-    chmod 0644 "$path.part" && mv -f "$path.part" "$path"
+  # Some publish it as apt reads it, without armour, which --dearmor would refuse.
+  if grep -q '^-----BEGIN PGP PUBLIC KEY BLOCK-----' "$work/key"; then
+    gpg --homedir "$work" --batch --yes --dearmor -o "$work/keyring" "$work/key" 2>"$work/said" || {
+      m2m_say "$option: gpg cannot read what $url serves: $(head -n 1 "$work/said"); nothing was changed" \
+        "what to do: look at what the address serves, or give the address of a mirror"
+      return 1
+    }
+  else
+    mv "$work/key" "$work/keyring"
+  fi
+  mkdir -p "${path%/*}" && cp "$work/keyring" "$path.part" && chmod 0644 "$path.part" && mv -f "$path.part" "$path" || {
+    m2m_say "$option: $path could not be written; what to do: see what was said above, then run again"
+    return 1
+  }
 }

@@ -3,18 +3,21 @@
 set -u
 export LC_ALL=C.UTF-8
 task=$1 gpus=$2 renderers=$3
-# The host's own shell, with what it needs: nothing is pulled, and a new release of the system is a new image.
-image=metal2model/proof:$(getconf GNU_LIBC_VERSION | tr ' ' -)
+# The libraries of the host's own shell, and of NVIDIA's program where there are cards of theirs.
+needed=$(for program in /bin/sh $(command -v nvidia-smi); do ldd "$program" 2>/dev/null; done |
+    sed -n 's/^[^/]*\(\/[^ ]*\) (0x[0-9a-f]*)$/\1/p' | sort -u)
+# Nothing is pulled, and another system or another card, which needs other libraries, is another image.
+image=metal2model/proof:$(sha256sum /bin/sh $needed | sha256sum | cut -c 1-16)
 
 make_image() (
-    set -e
-    root=$(mktemp -d)
+    root=$(mktemp -d) || exit
     trap 'rm -rf "$root"' EXIT
-    mkdir -p "$root/bin" "$root/etc" "$root/tmp" "$root/usr/lib"
-    cp -L /bin/sh "$root/bin/sh"
-    for program in /bin/sh $(command -v nvidia-smi); do ldd "$program" 2>/dev/null || true; done |
-        sed -n 's/^[^/]*\(\/[^ ]*\) (0x[0-9a-f]*)$/\1/p' | sort -u | xargs cp -L --parents -t "$root"
-    tar -C "$root" -c . | docker import - "$image" >/dev/null
+    # Step by step: a pipe into docker would give the name to half an image, too.
+    mkdir -p "$root/files/bin" "$root/files/etc" "$root/files/tmp" "$root/files/usr/lib" &&
+        cp -L /bin/sh "$root/files/bin/sh" &&
+        echo "$needed" | xargs -r cp -L --parents -t "$root/files" &&
+        tar -C "$root/files" -cf "$root/image.tar" . &&
+        docker import "$root/image.tar" "$image" >/dev/null
 )
 
 run() {
@@ -67,5 +70,11 @@ if [ "$task" = check ]; then
     echo "${wrong:-as wanted}"
 elif [ -n "$wrong" ]; then
     echo "$wrong" >&2
+    # Made anew the next time, should it be to blame.
+    docker image rm --force "$image" >/dev/null 2>&1
     exit 1
+else
+    docker image ls --format '{{.Repository}}:{{.Tag}}' metal2model/proof | grep -vxF "$image" |
+        xargs -r docker image rm >/dev/null 2>&1
+    exit 0
 fi

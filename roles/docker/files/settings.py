@@ -1,18 +1,21 @@
 """Have our keys in JSON files that others write, too: "check" or "write", then a JSON object.
 
 The object: "files", each with "path"; "wanted", our part, or the path of a file that holds it; "record", where the part
-that we wrote last is kept, so that what is no longer wanted goes, and nothing else does; "mode" of a new file; and
-"validate", a command that gets the path of the new text. "mirrors" are candidates for the first file's
-registry-mirrors, "timeout" how long each may be silent. "check" prints "as wanted" or "differs". Nothing is printed of
-what stands in the files. Runs on any Python 3.10 or newer, standard library alone.
+that we wrote last is kept, so that what is no longer wanted goes, and nothing else does; "mode" of a new file;
+"validate", a command that gets the path of the new text; "reload", a command that has its reader take it up; and
+"restart", with "path" of a file that is written anew when other keys than the "reloadable" ones have changed. "mirrors"
+are candidates for the first file's registry-mirrors, "timeout" how long each may be silent. "check" prints "as wanted"
+or "differs". Nothing is printed of what stands in the files. Runs on any Python 3.10 or newer, standard library alone.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -78,12 +81,22 @@ def answers(mirror: str, timeout: float) -> bool:
         return False
 
 
+def answers_again(mirror: str, timeout: float) -> bool:
+    """Ask three times before one that worked is left: an answer that got lost is no reason."""
+    for attempt in range(3):
+        if attempt:
+            time.sleep(0.5)
+        if answers(mirror, timeout):
+            return True
+    return False
+
+
 def mirror(wanted: dict[str, Any], present: dict[str, Any]) -> list[str]:
     """Return the mirror to use: the one in use if it answers, else the first that does."""
     in_use = present.get("registry-mirrors")
     used = [one for one in wanted["mirrors"] if isinstance(in_use, list) and one in in_use]
     for one in dict.fromkeys([*used, *wanted["mirrors"]]):
-        if answers(one, wanted["timeout"]):
+        if (answers_again if one in used else answers)(one, wanted["timeout"]):
             return [one]
     if wanted["mirrors"]:
         raise Problem(
@@ -124,8 +137,29 @@ def validate(path: Path, part: Path, command: list[str]) -> None:
         )
 
 
+def restart_is_due(file: dict[str, Any], text: dict[str, Any]) -> str:
+    """Return what the file that says so shall hold; "" when it does, and for a file whose reader needs no restart."""
+    if "restart" not in file:
+        return ""
+    lasting = {key: value for key, value in text.items() if key not in file["restart"]["reloadable"]}
+    digest = hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest() + "\n"
+    path = Path(file["restart"]["path"])
+    return "" if path.exists() and path.read_text(encoding="utf-8") == digest else digest
+
+
+def take_up(file: dict[str, Any], text: dict[str, Any]) -> None:
+    """Have the reader take the text up: by a restart, which is left to who watches that file, or at once."""
+    if digest := restart_is_due(file, text):
+        path = Path(file["restart"]["path"])
+        write(path, digest, 0o600).rename(path)
+    elif "reload" in file:
+        result = subprocess.run(file["reload"], capture_output=True, text=True, check=False)
+        if result.returncode:
+            raise Problem(f"docker: {' '.join(file['reload'])} failed: {result.stderr.strip()}; look at its journal")
+
+
 def change(file: dict[str, Any], present: dict[str, Any], text: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Write the file, then what of it is ours: killed in between, the next run finds the rest to do."""
+    """Write the file, have it taken up, then write what of it is ours: a run that was killed is gone on with."""
     path, record, mode = Path(file["path"]), Path(file["record"]), int(file["mode"], 8)
     if text != present:
         if path.exists() and mode != 0o600:
@@ -134,6 +168,7 @@ def change(file: dict[str, Any], present: dict[str, Any], text: dict[str, Any], 
         if "validate" in file:
             validate(path, part, file["validate"])
         part.rename(path)
+    take_up(file, text)
     write(record, json.dumps(ours) + "\n", 0o600).rename(record)
 
 
@@ -146,7 +181,7 @@ def main(task: str, wanted: dict[str, Any]) -> None:
         if number == 0 and (chosen := mirror(wanted, present)):
             ours = {**ours, "registry-mirrors": chosen}
         text = merged(without(present, last), ours)
-        if text != present or ours != last:
+        if text != present or ours != last or restart_is_due(file, text):
             differs = True
             if task == "write":
                 change(file, present, text, ours)

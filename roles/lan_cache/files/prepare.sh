@@ -32,7 +32,8 @@ esac
 for one; do
     host=${one#*=} port=${one##*:} name=${one%%=*}
     host=${host%:*}
-    addresses=$(getent ahosts "$host" | sed -n 's/ *STREAM.*//p')
+    # Sorted: many resolvers give them in another order each time, and that is no reason for nginx to start anew.
+    addresses=$(getent ahosts "$host" | sed -n 's/ *STREAM.*//p' | sort -u)
     if [ -z "$addresses" ]; then
         echo "lan_cache: the host does not know $host" >&2
         [ "$mode" = start ] || exit 0

@@ -47,6 +47,8 @@ def measure(root: Path, name: str, model: str, threads: str, user: str) -> dict[
 
 def main(arguments: list[str]) -> str:
     """Measure, write down, switch; return "" or what to tell."""
+    # What they hold of a card's memory would be missing; the role starts them again, changed or not.
+    subprocess.run(["systemctl", "stop", "llama-server@*.service"], check=False)
     root, result, (key, model, threads, user, *names) = Path(arguments[0]), Path(arguments[1]), arguments[2:]
     measured = []
     for name in names:

@@ -38,24 +38,24 @@ def state(spec: Json) -> Json:
         return {"answers": False, "todo": {model["instance"]: "Ollama does not run" for model in spec["models"]},
                 "gone": [gone["instance"] for gone in spec["gone"]], "undeclared": []}  # fmt: skip
     todo = {model["instance"]: why for model in spec["models"] if (why := difference(spec, model, there))}
-    gone = [one["instance"] for one in spec["gone"] if read_record(spec, one) or one["name"] in there]
-    known = {model["name"] for model in spec["models"]} | {model["pull"] for model in spec["models"]}
-    known |= {one["name"] for one in spec["gone"]}
+    gone = [one["instance"] for one in spec["gone"] if read_record(spec, one) or folded(one["name"]) in there]
+    known = {folded(model[key]) for model in spec["models"] for key in ("name", "pull")}
+    known |= {folded(one["name"]) for one in spec["gone"]}
     for instance in [*todo, *gone]:
-        known |= {(read_record(spec, {"instance": instance}) or {}).get(key, "") for key in ("name", "pulled")}
+        known |= named(read_record(spec, {"instance": instance}))
     return {"answers": True, "todo": todo, "gone": gone, "undeclared": sorted(set(there) - known)}
 
 
 def difference(spec: Json, model: Json, there: dict[str, str]) -> str:
     """Return why a model must be made, "" when it is as wanted."""
     record = read_record(spec, model)
-    if model["name"] not in there:
+    if folded(model["name"]) not in there:
         return "it is not there"
     if record is None:
         return "it is not known how it was made"
     if record["asked"] != asked(model):
         return "its Modelfile or a file of it changed"
-    return "" if record["digest"] == there[model["name"]] else "somebody else changed it"
+    return "" if record["digest"] == there[folded(model["name"])] else "somebody else changed it"
 
 
 def asked(model: Json) -> Json:
@@ -78,8 +78,7 @@ def apply(spec: Json) -> int:
     failed = 0
     left: set[str] = set()
     for one in spec["gone"]:
-        record = read_record(spec, one) or {}
-        left |= {one["name"], record.get("name", ""), record.get("pulled", "")}
+        left |= {folded(one["name"])} | named(read_record(spec, one))
     for model in spec["models"]:
         if not (why := difference(spec, model, there)):
             continue
@@ -87,21 +86,25 @@ def apply(spec: Json) -> int:
         record = read_record(spec, model) or {}
         try:
             pulled = record.get("pulled", "") == model["pull"] and bool(model["pull"])
-            if model["pull"] and model["pull"] not in there:
+            if model["pull"] and folded(model["pull"]) not in there:
                 pull(spec, model)
                 pulled = True
             make(spec, model)
             there = tags(spec, START_SECONDS) or {}
             pulled_name = model["pull"] if pulled else ""
             write_record(spec, model, {"name": model["name"], "pulled": pulled_name, "asked": asked(model),
-                                       "digest": there.get(model["name"], "")})  # fmt: skip
-            left |= {record.get("name", ""), record.get("pulled", "")}
+                                       "digest": there.get(folded(model["name"]), "")})  # fmt: skip
+            left |= named(record)
         except Problem as problem:
             print(problem, file=sys.stderr)
             failed = 1
-    kept = {model[key] for model in spec["models"] for key in ("name", "pull")}
-    for name in sorted((left - kept) & set(there)):
-        remove(spec, name)
+    kept = {folded(model[key]) for model in spec["models"] for key in ("name", "pull")}
+    try:
+        for name in sorted((left - kept) & set(there)):
+            remove(spec, name)
+    except Problem as problem:
+        print(problem, file=sys.stderr)
+        return 1  # the records stay: by them the next run knows what is still to be removed
     for one in spec["gone"]:
         if os.path.exists(record_path(spec, one)):
             os.unlink(record_path(spec, one))
@@ -251,16 +254,31 @@ def unlink_unused(spec: Json, links: list[str]) -> None:
 def remove(spec: Json, name: str) -> None:
     """Have Ollama forget a model; files that others have, too, it keeps."""
     print(f"removing {name}")
-    list(call(spec, "DELETE", "/api/delete", {"model": name}))
+    try:
+        list(call(spec, "DELETE", "/api/delete", {"model": name}))
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise Problem(
+            f"ollama: Ollama could not remove {name}: {error}; read journalctl -u ollama, and run again"
+        ) from None
+
+
+def folded(name: str) -> str:
+    """Return a name to compare: Ollama takes no notice of case, and lists a name as it was first written."""
+    return name.lower()
+
+
+def named(record: Json | None) -> set[str]:
+    """Return the models that a record speaks of."""
+    return {folded((record or {}).get(key, "")) for key in ("name", "pulled")}
 
 
 def tags(spec: Json, patience_seconds: int) -> dict[str, str] | None:
-    """Return the models that Ollama has, with their digests; None when nothing answers in that time."""
+    """Return the models that Ollama has, by folded name, with their digests; None when nothing answers in that time."""
     deadline = time.monotonic() + patience_seconds
     while True:
         try:
             (found,) = call(spec, "GET", "/api/tags")
-            return {model["name"]: model["digest"] for model in found["models"] or []}
+            return {folded(model["name"]): model["digest"] for model in found["models"] or []}
         except (OSError, http.client.HTTPException):
             if time.monotonic() >= deadline or not is_active():
                 return None

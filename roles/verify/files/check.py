@@ -34,6 +34,15 @@ def units_shown(names: list[str]) -> dict[str, dict[str, str]]:
     return {block["Id"]: block for block in blocks if "Id" in block}
 
 
+def key_in(path: str) -> str:
+    """Return the key in a file, which may begin with a byte order mark; raises OSError and ValueError."""
+    with open(path, encoding="utf-8-sig") as file:
+        words = file.read().split()
+    if len(words) != 1 or not words[0].isascii():
+        raise ValueError("required is one word of ASCII")
+    return words[0]
+
+
 def fetch(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = None, timeout: float = 10) -> bytes:
     """
     Return what a GET answers, or a POST when there is a body.
@@ -42,8 +51,7 @@ def fetch(endpoint: dict[str, Any], path: str, body: dict[str, Any] | None = Non
     """
     headers = {"Content-Type": "application/json"}
     if endpoint["api_key_file"]:
-        with open(endpoint["api_key_file"], encoding="ascii") as file:
-            headers["Authorization"] = "Bearer " + file.read().split()[0]
+        headers["Authorization"] = "Bearer " + key_in(endpoint["api_key_file"])
     address = urlsplit(endpoint["url"])
     connection = http.client.HTTPConnection(address.hostname or "", address.port, timeout=timeout)
     try:
@@ -120,6 +128,12 @@ def check(endpoint: dict[str, Any], unit: dict[str, str]) -> dict[str, Any]:
             f"{endpoint['unit']} is {unit.get('LoadState', 'unknown')}, required is an active unit; run deploys/full.py"
         )
         return result
+    if endpoint["api_key_file"]:
+        try:
+            key_in(endpoint["api_key_file"])
+        except (OSError, ValueError) as error:
+            problems.append(f"the key in {endpoint['api_key_file']} cannot be read: {error}; run deploys/full.py")
+            return result
     if problem := wait_until_healthy(endpoint):
         result["health"] = "failed"
         log = last_log_lines(endpoint["unit"])
@@ -217,13 +231,13 @@ def chat(endpoint: dict[str, Any], result: dict[str, Any]) -> None:
 
 
 def ollama_ps(endpoint: dict[str, Any]) -> str:
-    """Return what of a model that has just answered is not in GPU memory; "" when all of it is (docs/api.md)."""
+    """Return that a model which has just answered is not in GPU memory; "" when any of it is (docs/api.md)."""
     loaded = {model["name"]: model for model in call(endpoint, "/api/ps")["models"]}
     model = loaded.get(endpoint["model"]) or loaded.get(f"{endpoint['model']}:latest")
     if model is None:
         return f"/api/ps does not list {endpoint['model']!r} after it answered"
     size, on_gpu = model["size"], model.get("size_vram", 0)
-    if on_gpu >= size:
+    if on_gpu > 0:
         return ""
     return f"the model runs on the processors: {on_gpu >> 20} of {size >> 20} MiB are in GPU memory"
 

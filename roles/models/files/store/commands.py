@@ -240,10 +240,16 @@ def look_into(spec: Json, model: Json, manifest: Json, hub: Hub) -> Json | None:
 
 
 def weights_in(files: list[Json]) -> int:
-    """Return the size of the weights in transformers' layout: safetensors, else what torch wrote."""
+    """
+    Return the size of the weights in transformers' layout: safetensors, else what torch wrote.
+
+    Some repositories have them once more, in their maker's own layout: in a directory, or as consolidated.*.
+    """
     for ending in (".safetensors", ".bin"):
-        if sizes := [int(entry["size"] or 0) for entry in files if entry["name"].endswith(ending)]:
-            return sum(sizes)
+        sizes = {entry["name"]: int(entry["size"] or 0) for entry in files if entry["name"].endswith(ending)}
+        usual = [size for name, size in sizes.items() if "/" not in name and not name.startswith("consolidated")]
+        if usual or sizes:
+            return sum(usual or sizes.values())
     raise Unknown("there are no safetensors among the files that are wanted")
 
 
