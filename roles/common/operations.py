@@ -21,6 +21,8 @@ Commands = Generator[PyinfraCommand, None, None]
 
 
 RESTART = """\
+# What was started by hand or by an earlier run a moment ago does not count against this start.
+systemctl reset-failed -- "$@" 2>/dev/null
 systemctl restart -- "$@" && exit
 for unit in "$@"; do
     systemctl is-active --quiet -- "$unit" && continue

@@ -22,8 +22,6 @@ def deploy_ipex_llm(options: IpexLlmOptions, models: Mapping[str, Model]) -> Non
     if present:
         images(name="Pull the image", references=[options.image])
         built_image(name="Build what the server lacks", reference=image(options), recipe=recipe(options))
-    if gone:
-        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
     for name, one in present.items():
         files[unit_file(name)] = TextFile(render(name, one, options, models[one.model]))

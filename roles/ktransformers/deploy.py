@@ -28,8 +28,6 @@ def deploy_ktransformers(options: KTransformersOptions, models: Mapping[str, Mod
         packages(name="Install what compiles kernels", names=list(COMPILER))
         python_environment(name=f"Install KTransformers {VERSION}", wanted=environment_of(options))
     keys(name="Have the API keys", paths=key_files("ktransformers", options.instances))
-    if gone:
-        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
     wanted = []
     for name, one in present.items():

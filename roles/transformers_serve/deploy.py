@@ -25,8 +25,6 @@ def deploy_transformers_serve(
         packages(name="Install what compiles models", names=["g++", "libc6-dev", "python3-dev"])
     if options.needs_pypi:
         python_environment(name=f"Install transformers {VERSION}", wanted=environment_of(options))
-    if gone:
-        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
     for name, one in present.items():
         files[unit_file(name)] = TextFile(render(name, one, options, models[one.model], tags))

@@ -40,8 +40,6 @@ def deploy_vllm(
         images(name="Pull the image", references=[image_of(options, options.computes_on(tags))])
     keys(name="Have the API keys", paths=key_files("vllm", options.instances))
     environment_files(name="Hand the keys over", wanted=secrets(options))
-    if gone:
-        units(name="Stop what is not wanted any more", units=[Unit(unit_name(name), present=False) for name in gone])
     files: dict[str, TextFile | None] = {}
     for name, instance in options.instances.items():
         if name in gone:

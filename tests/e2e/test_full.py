@@ -147,23 +147,30 @@ def test_a_unit_edited_behind_its_back_is_put_right(served: tuple[BedHost, dict[
     assert "--parallel 1" in host.ssh("ps -o args= -C llama-server").stdout
 
 
-def test_a_second_instance_comes_and_goes_beside_the_first(
+def test_two_more_instances_come_and_go_beside_the_first(
     served: tuple[BedHost, dict[str, Any]], tmp_path: Path
 ) -> None:
     host, data = served
     one = data["llama_cpp"]["instances"]["one"]
     before = restarts(host, "llama-server@one")
-    run(tmp_path, {host.name: with_instances(data, one=one, two={**one, "port": 8001, "api_key": False})}).succeeded()
+    more = {
+        "two": {**one, "port": 8001, "api_key": False},
+        "three": {**one, "port": 8002, "context_length": 256, "parallel": 2, "alias": "third"},
+    }
+    run(tmp_path, {host.name: with_instances(data, one=one, **more)}).succeeded()
     assert ask(host, 8001, key=None)[0] == 200
     assert ask(host, 8000, key=key_of(host, "one"))[0] == 200
-    gone = run(tmp_path, {host.name: with_instances(data, one=one, two={"present": False})}).succeeded()
-    assert gone.changed(host.name)
-    assert host.ssh("systemctl cat llama-server@two", check=False).returncode != 0
-    assert host.ssh("systemctl is-enabled llama-server@two", check=False).stdout.strip() != "enabled"
-    assert host.ssh("ss -Htln 'sport = :8001'").stdout == ""
+    assert ask(host, 8002, key=key_of(host, "one"))[0] == 401, "each has a key of its own"
+    status, answer = ask(host, 8002, key=key_of(host, "three"))
+    assert (status, answer["model"]) == (200, "third")
+    gone = {name: {"present": False} for name in more}
+    assert run(tmp_path, {host.name: with_instances(data, one=one, **gone)}).succeeded().changed(host.name)
+    for name, port in (("two", 8001), ("three", 8002)):
+        assert host.ssh(f"systemctl cat llama-server@{name}", check=False).returncode != 0
+        assert host.ssh(f"systemctl is-enabled llama-server@{name}", check=False).stdout.strip() != "enabled"
+        assert host.ssh(f"ss -Htln 'sport = :{port}'").stdout == ""
     assert restarts(host, "llama-server@one") == before
-    again = run(tmp_path, {host.name: with_instances(data, one=one, two={"present": False})}).succeeded()
-    assert again.changed(host.name) == []
+    assert run(tmp_path, {host.name: with_instances(data, one=one, **gone)}).succeeded().changed(host.name) == []
 
 
 def test_verify_alone_changes_nothing_and_says_what_it_found(

@@ -252,10 +252,13 @@ def unlink_unused(spec: Json, links: list[str]) -> None:
 
 
 def remove(spec: Json, name: str) -> None:
-    """Have Ollama forget a model; files that others have, too, it keeps."""
+    """Have Ollama forget a model, by its folded name; files that others have, too, it keeps."""
     print(f"removing {name}")
     try:
-        list(call(spec, "DELETE", "/api/delete", {"model": name}))
+        (found,) = call(spec, "GET", "/api/tags")
+        for model in found["models"] or []:
+            if folded(model["name"]) == name:
+                list(call(spec, "DELETE", "/api/delete", {"model": model["name"]}))
     except (OSError, ValueError, http.client.HTTPException) as error:
         raise Problem(
             f"ollama: Ollama could not remove {name}: {error}; read journalctl -u ollama, and run again"
