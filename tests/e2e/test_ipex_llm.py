@@ -143,7 +143,7 @@ def test_a_second_run_changes_nothing(host: BedHost, tmp_path: Path) -> None:
 def test_it_is_replaced_and_removed(host: BedHost, tmp_path: Path) -> None:
     changed = run(tmp_path, declared(host, low_bit="fp8")).succeeded()
     assert changed.changed(host.name) == ["IPEX-LLM | Write the units", "IPEX-LLM | Run the instances"]
-    assert "--low-bit fp8" in host.ssh("docker top ipex-llm-one").stdout
+    assert "--low-bit fp8" in host.ssh("docker top metal2model-ipex-llm-one").stdout
     run(tmp_path, declared(host, present=False)).succeeded()
     assert host.ssh("docker ps --quiet --all").stdout == ""
     assert host.ssh("systemctl cat ipex-llm@one", check=False).returncode != 0
