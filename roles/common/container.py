@@ -5,12 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from pydantic import AfterValidator
 
+from roles.common.rendering import templates
 from roles.common.systemd import environment_word, exec_line
 
 _IMAGE = re.compile(
@@ -43,14 +42,7 @@ class ContainerUser(Protocol):
         """Path of the option, below the role, by which it does; "" when it does not."""
 
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 DOCKER = "/usr/bin/docker"
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import ip_address
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from roles.common.endpoint import Endpoint
 from roles.common.fit import FitChoice
 from roles.common.model import Model, ModelFormat
 from roles.common.options import InstanceName, OptionProblem, Options, Port, Seconds
@@ -200,6 +201,22 @@ def reachable(host: str) -> str:
     if host in ("0.0.0.0", "::"):
         return "127.0.0.1" if host == "0.0.0.0" else "[::1]"
     return f"[{host}]" if ":" in host else host
+
+
+def endpoint(role: str, name: str, one: InstanceOptions, unit: str, **more: Any) -> Endpoint:
+    """Return what an instance must prove; ``more`` are fields of `Endpoint` in which its engine differs."""
+    usual: dict[str, Any] = {
+        "url": f"http://{reachable(one.host)}:{one.port}",
+        "listens": one.host,
+        "model": one.alias or name,
+        "context_length": one.context_length,
+        "api_key_file": key_file(role, name) if one.api_key else None,
+        "prompt": one.golden_prompt,
+        "max_tokens": one.golden_max_tokens,
+        "min_tokens_per_second": one.min_tokens_per_second,
+        "ready_timeout_seconds": one.ready_timeout_seconds,
+    }
+    return Endpoint(name=f"{role}/instances/{name}", unit=unit, **{**usual, **more})
 
 
 def is_loopback(host: str) -> bool:

@@ -17,6 +17,11 @@ def hidden_from_units(path: str) -> str | None:
     return next((hidden for hidden in HIDDEN if f"{path}/".startswith(f"{hidden}/")), None)
 
 
+def unit_path(unit: str) -> str:
+    """Return where a unit of ours lies, by its full name."""
+    return f"/etc/systemd/system/{unit}"
+
+
 def exec_line(words: Iterable[str]) -> str:
     """Return words as an ``ExecStart=`` that hands exactly them to the program (systemd.service(5), COMMAND LINES)."""
     return " ".join(_quoted(word.replace("$", "$$")) for word in words)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from roles.common.container import DOCKER
+from roles.common.rendering import templates
 from roles.common.secrets import EnvironmentFile, KeyIn, Parts
 from roles.common.systemd import exec_line
 from roles.dify.options import DifyOptions
@@ -24,14 +22,7 @@ OVERRIDE = f"{SECRETS}/override.yaml"
 CLOSED = f"{ROOT}/current/metal2model-ports.yaml"
 """What the release's own compose file publishes, taken back; made with the release, by files/release.sh."""
 PASSWORD = f"{SECRETS}/init.password"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 KEYS = {
     "secret": ["SECRET_KEY"],
     "database": ["DB_PASSWORD"],

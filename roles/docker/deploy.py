@@ -81,7 +81,7 @@ def json_files(options: DockerOptions, tags: Sequence[str]) -> dict[str, Any]:
                 "reload": ["systemctl", "try-reload-or-restart", "docker.service"],
                 "validate": ["dockerd", "--validate", "--config-file"],
             },
-            {"path": "/root/.docker/config.json", "record": f"{RECORDS}/logins.json", "wanted": LOGINS, "mode": "0600"},
+            {"path": "~root/.docker/config.json", "record": f"{RECORDS}/logins.json", "wanted": LOGINS, "mode": "0600"},
         ],
         "mirrors": options.mirrors,
         "timeout": options.probe_timeout_seconds,

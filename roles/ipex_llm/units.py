@@ -32,11 +32,6 @@ def unit_name(instance: str) -> str:
     return f"ipex-llm@{instance}.service"
 
 
-def unit_file(instance: str) -> str:
-    """Return the path of an instance's unit."""
-    return f"/etc/systemd/system/{unit_name(instance)}"
-
-
 def recipe(options: IpexLlmOptions) -> str:
     """Return the Dockerfile of the image that runs."""
     return RECIPE.format(image=options.image)

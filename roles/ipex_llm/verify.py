@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from roles.common.endpoint import Endpoint
-from roles.common.engine import reachable
+from roles.common.engine import endpoint
 from roles.ipex_llm.options import IpexLlmOptions
 from roles.ipex_llm.units import unit_name
 
@@ -21,20 +21,15 @@ def endpoints(options: IpexLlmOptions) -> list[Endpoint]:
     of tokens, and a chat whose template is Llama 2's, whatever the model.
     """
     return [
-        Endpoint(
-            name=f"ipex_llm/instances/{name}",
-            unit=unit_name(name),
-            url=f"http://{reachable(instance.host)}:{instance.port}",
-            listens=instance.host,
+        endpoint(
+            "ipex_llm",
+            name,
+            one,
+            unit_name(name),
             health_path="/openapi.json",
-            model=instance.alias or name,
             api="completions",
             attempts=ATTEMPTS,
-            context_length=instance.context_length,
-            prompt=instance.golden_prompt,
-            max_tokens=instance.golden_max_tokens,
-            ready_timeout_seconds=instance.ready_timeout_seconds,
             notes=("/v1/completions alone: its chat template is Llama 2's, and there is no /v1/models to choose from",),
         )
-        for name, instance in options.present.items()
+        for name, one in options.present.items()
     ]

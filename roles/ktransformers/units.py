@@ -4,25 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path, PurePosixPath
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.engine import key_file
 from roles.common.hardware import HardwareReport
 from roles.common.model import Model
 from roles.common.python import PythonEnvironment
-from roles.common.systemd import environment_word, exec_line
+from roles.common.rendering import templates
+from roles.common.systemd import environment_word, exec_line, unit_path
 from roles.ktransformers.options import VERSION, KTransformersInstanceOptions, KTransformersOptions, method_of
 
 ROOT = "/opt/metal2model/ktransformers"
 REQUIREMENTS = Path(__file__).parent / "files" / "requirements.txt"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 VALUES = {
     "--kt-max-deferred-experts-per-token": "deferred_experts",
     "--kt-gpu-prefill-token-threshold": "gpu_prefill_tokens",
@@ -35,11 +27,6 @@ VALUES = {
 def unit_name(instance: str) -> str:
     """Return the full name of an instance's unit."""
     return f"ktransformers@{instance}.service"
-
-
-def unit_file(instance: str) -> str:
-    """Return the path of an instance's unit."""
-    return f"/etc/systemd/system/{unit_name(instance)}"
 
 
 def environment_of(options: KTransformersOptions) -> PythonEnvironment:
@@ -57,7 +44,7 @@ def environment_of(options: KTransformersOptions) -> PythonEnvironment:
 def reads(name: str, instance: KTransformersInstanceOptions, model: Model, experts: Model) -> tuple[str, ...]:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     key = [key_file("ktransformers", name)] if instance.api_key else []
-    return (unit_file(name), f"{ROOT}/current", *dict.fromkeys([model.path, experts.path]), *key)
+    return (unit_path(unit_name(name)), f"{ROOT}/current", *dict.fromkeys([model.path, experts.path]), *key)
 
 
 def weight_path(experts: Model) -> str:

@@ -6,8 +6,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from roles.common.rendering import templates
 from roles.common.systemd import exec_line
 from roles.lan_cache.options import LanCacheOptions
 from roles.lan_cache.upstreams import RUN, groups, lookups, upstreams
@@ -24,14 +23,7 @@ SCRIPT = "/opt/metal2model/lan_cache/prepare.sh"
 USER = "www-data"
 """Every Debian has it, for what serves pages; nginx runs as nothing else, its first process included."""
 PREPARE = (Path(__file__).parent / "files" / "prepare.sh").read_text()
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 TEMPLATES.filters["regex"] = re.escape
 
 

@@ -16,36 +16,12 @@ def endpoints(options: LanCacheOptions) -> list[Endpoint]:
     if not options.present:
         return []
     url = f"http://{reachable(options.listen)}:{options.port}"
-    found = [
-        Endpoint(
-            name="lan_cache",
-            unit=UNIT,
-            url=url,
-            listens=options.listen,
-            health_path="/",
-            ready_timeout_seconds=60,
-        )
-    ]
+    asked = [("lan_cache", UNIT, "/", 60)]
     if options.models:
-        found.append(
-            Endpoint(
-                name="lan_cache/models",
-                unit=UNIT,
-                url=url,
-                listens=options.listen,
-                health_path="/models/",
-                ready_timeout_seconds=60,
-            )
-        )
+        asked.append(("lan_cache/models", UNIT, "/models/", 60))
     if options.images:
-        found.append(
-            Endpoint(
-                name="lan_cache/images",
-                unit=IMAGES,
-                url=url,
-                listens=options.listen,
-                health_path="/v2/",
-                ready_timeout_seconds=120,
-            )
-        )
-    return found
+        asked.append(("lan_cache/images", IMAGES, "/v2/", 120))
+    return [
+        Endpoint(name=name, unit=unit, url=url, listens=options.listen, health_path=path, ready_timeout_seconds=seconds)
+        for name, unit, path, seconds in asked
+    ]

@@ -15,9 +15,10 @@ from roles.common.lock import declared_cards
 from roles.common.model import Model
 from roles.common.numa import numa_policy
 from roles.common.operations import TextFile, Unit, file_set, keys, program, units
+from roles.common.systemd import unit_path
 from roles.llama_cpp.operations import fastest
 from roles.llama_cpp.options import RELEASE_VARIANTS, LlamaCppOptions, Variant
-from roles.llama_cpp.units import ROOT, USER, reads, render, unit_file, unit_name
+from roles.llama_cpp.units import ROOT, USER, reads, render, unit_name
 
 SCRIPTS = Path(__file__).parent / "files"
 BACKEND_OPTIONS = {
@@ -52,11 +53,11 @@ def deploy_llama_cpp(
         program(name=f"Install llama-server {version}", root=ROOT, version=version, script=script, arguments=arguments)
     keys(name="Have the API keys", paths=key_files("llama_cpp", options.instances))
     uses_gpu = options.uses_gpu(tags)
-    files: dict[str, TextFile | None] = {unit_file(name): None for name in gone}
+    files: dict[str, TextFile | None] = {unit_path(unit_name(name)): None for name in gone}
     for name, instance in present.items():
         policy = numa_policy(report, instance.numa, tags=tags, uses_gpu=uses_gpu)
         text = render(name, instance, options, models[instance.model], policy, uses_gpu=uses_gpu)
-        files[unit_file(name)] = TextFile(text)
+        files[unit_path(unit_name(name))] = TextFile(text)
     file_set(name="Write the units", files=files)
     wanted_units = [Unit(unit_name(n), reads(n, i, options, models[i.model])) for n, i in present.items()]
     units(name="Run the instances", units=wanted_units)

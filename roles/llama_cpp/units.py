@@ -2,36 +2,21 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.engine import key_file
 from roles.common.model import Model
 from roles.common.numa import NumaPolicy
-from roles.common.systemd import exec_line
+from roles.common.rendering import templates
+from roles.common.systemd import exec_line, unit_path
 from roles.llama_cpp.options import LlamaCppInstanceOptions, LlamaCppOptions
 
 ROOT = "/opt/metal2model/llama.cpp"
 USER = "llama-server"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 
 
 def unit_name(instance: str) -> str:
     """Return the full name of an instance's unit."""
     return f"llama-server@{instance}.service"
-
-
-def unit_file(instance: str) -> str:
-    """Return the path of an instance's unit."""
-    return f"/etc/systemd/system/{unit_name(instance)}"
 
 
 def server(options: LlamaCppOptions) -> str:
@@ -45,7 +30,12 @@ def server(options: LlamaCppOptions) -> str:
 def reads(name: str, instance: LlamaCppInstanceOptions, options: LlamaCppOptions, model: Model) -> tuple[str, ...]:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     program = [server(options), *([f"{ROOT}/current"] if options.source in ("release", "build") else [])]
-    return (unit_file(name), *program, model.path, *([key_file("llama_cpp", name)] if instance.api_key else []))
+    return (
+        unit_path(unit_name(name)),
+        *program,
+        model.path,
+        *([key_file("llama_cpp", name)] if instance.api_key else []),
+    )
 
 
 def command(

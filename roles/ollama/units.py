@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from roles.common.rendering import templates
 from roles.ollama.options import OllamaOptions
 
 ROOT = "/opt/metal2model/ollama"
@@ -20,14 +18,7 @@ SETTINGS_FILE = f"{UNIT_FILE}.d/zz-metal2model.conf"
 """Apart from the unit, which upstream's installer overwrites; last, so that it is stronger than other drop-ins."""
 MODELFILES = "/etc/metal2model/ollama"
 RECORDS = "/var/lib/metal2model/ollama"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 
 
 def modelfile(instance: str) -> str:

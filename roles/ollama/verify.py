@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roles.common.endpoint import DeviceProof, Endpoint
-from roles.common.engine import reachable
+from roles.common.engine import endpoint, reachable
 from roles.common.lock import vendors_of
 from roles.ollama.options import OllamaInstanceOptions, OllamaOptions, api_name
 from roles.ollama.units import UNIT
@@ -23,18 +23,15 @@ def endpoints(options: OllamaOptions, tags: Sequence[str]) -> list[Endpoint]:
         return [Endpoint(name="ollama", unit=UNIT, url=url, health_path="/api/version", ready_timeout_seconds=120,
                          listens=options.host)]  # fmt: skip
     return [
-        Endpoint(
-            name=f"ollama/instances/{name}",
-            unit=UNIT,
+        endpoint(
+            "ollama",
+            name,
+            one,
+            UNIT,
             url=url,
-            health_path="/api/version",
             listens=options.host,
+            health_path="/api/version",
             model=api_name(name, one),
-            context_length=one.context_length,
-            prompt=one.golden_prompt,
-            max_tokens=one.golden_max_tokens,
-            min_tokens_per_second=one.min_tokens_per_second,
-            ready_timeout_seconds=one.ready_timeout_seconds,
             device_proof=proof(one, options, tags),
         )
         for name, one in options.served.items()

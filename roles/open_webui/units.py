@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.container import Container, Mount, container_unit
 from roles.common.endpoint import Endpoint
 from roles.common.python import PythonEnvironment
+from roles.common.rendering import templates
 from roles.common.secrets import EnvironmentFile, KeyIn, Parts
 from roles.common.systemd import environment_word, exec_line
 from roles.open_webui.options import VERSION, OpenWebuiOptions
@@ -24,14 +23,7 @@ PASSWORD = f"{SECRETS}/admin.password"
 DATA = "/var/lib/open-webui"
 DOCUMENTATION = "https://docs.openwebui.com"
 REQUIREMENTS = Path(__file__).parent / "files" / "open-webui.txt"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 
 QUIET = {
     "ANONYMIZED_TELEMETRY": "false",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.python import PythonEnvironment
+from roles.common.rendering import templates
 from roles.common.systemd import environment_word, exec_line
 from roles.ray.options import RayOptions
 
@@ -24,14 +23,7 @@ ENVIRONMENT = PythonEnvironment(
     role="ray",
     module="ray",
 )
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 
 
 def command(options: RayOptions, environment: PythonEnvironment) -> str:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.model import Model
 from roles.common.python import PythonEnvironment
-from roles.common.systemd import environment_word, exec_line
+from roles.common.rendering import templates
+from roles.common.systemd import environment_word, exec_line, unit_path
 from roles.transformers_serve.options import (
     VERSION,
     TransformersServeInstanceOptions,
@@ -19,14 +18,7 @@ from roles.transformers_serve.options import (
 
 ROOT = "/opt/metal2model/transformers"
 REQUIREMENTS = Path(__file__).parent / "files" / "requirements.txt"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 VALUES = {"--quantization": "quantization", "--attn-implementation": "attention"}
 """Flag -> the option whose value follows it; left out where that is None."""
 SWITCHES = {
@@ -40,11 +32,6 @@ SWITCHES = {
 def unit_name(instance: str) -> str:
     """Return the full name of an instance's unit."""
     return f"transformers-serve@{instance}.service"
-
-
-def unit_file(instance: str) -> str:
-    """Return the path of an instance's unit."""
-    return f"/etc/systemd/system/{unit_name(instance)}"
 
 
 def environment_of(options: TransformersServeOptions) -> PythonEnvironment:
@@ -67,7 +54,7 @@ def program(options: TransformersServeOptions) -> str:
 def reads(name: str, options: TransformersServeOptions, model: Model) -> tuple[str, ...]:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     current = [] if options.existing else [f"{ROOT}/current"]
-    return (unit_file(name), program(options), *current, model.path)
+    return (unit_path(unit_name(name)), program(options), *current, model.path)
 
 
 def served_name(name: str, instance: TransformersServeInstanceOptions) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roles.common.endpoint import Endpoint
-from roles.common.engine import reachable
+from roles.common.engine import endpoint
 from roles.transformers_serve.options import TransformersServeOptions, computes_on
 from roles.transformers_serve.units import served_name, unit_name
 
@@ -16,17 +16,13 @@ UNITS = unit_name("*")
 def endpoints(options: TransformersServeOptions, tags: Sequence[str]) -> list[Endpoint]:
     """Return the servers that must answer on this host."""
     return [
-        Endpoint(
-            name=f"transformers_serve/instances/{name}",
-            unit=unit_name(name),
-            url=f"http://{reachable(instance.host)}:{instance.port}",
-            model=served_name(name, instance),
-            context_length=instance.context_length,
-            prompt=instance.golden_prompt,
-            max_tokens=instance.golden_max_tokens,
-            min_tokens_per_second=instance.min_tokens_per_second,
-            ready_timeout_seconds=instance.ready_timeout_seconds,
-            device_proof="gpu_memory" if computes_on(instance, tags) != "none" else "",
+        endpoint(
+            "transformers_serve",
+            name,
+            one,
+            unit_name(name),
+            model=served_name(name, one),
+            device_proof="gpu_memory" if computes_on(one, tags) != "none" else "",
         )
-        for name, instance in options.present.items()
+        for name, one in options.present.items()
     ]

@@ -14,8 +14,9 @@ from roles.common.model import Model
 from roles.common.operations import TextFile, Unit, file_set, keys, units
 from roles.common.python import python_environment
 from roles.common.secrets import environment_files
+from roles.common.systemd import unit_path
 from roles.vllm.options import VERSION, VllmOptions
-from roles.vllm.units import environment_of, image_of, reads, render, secrets, secrets_file, unit_file, unit_name
+from roles.vllm.units import environment_of, image_of, reads, render, secrets, secrets_file, unit_name
 
 
 @deploy("vLLM")
@@ -43,10 +44,10 @@ def deploy_vllm(
     files: dict[str, TextFile | None] = {}
     for name, instance in options.instances.items():
         if name in gone:
-            files[unit_file(name)] = None
+            files[unit_path(unit_name(name))] = None
         else:
             text = render(name, instance, options, models[instance.model], tags=tags, report=report, cluster=cluster)
-            files[unit_file(name)] = TextFile(text)
+            files[unit_path(unit_name(name))] = TextFile(text)
         if name in gone or not instance.api_key:
             files[secrets_file(name)] = None
     file_set(name="Write the units", files=files)

@@ -6,16 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from roles.common.container import Container, Mount, container_unit
 from roles.common.engine import Gpu, key_file
 from roles.common.hardware import HardwareReport
 from roles.common.model import Model
 from roles.common.numa import NumaPolicy, numa_policy
 from roles.common.python import PythonEnvironment
+from roles.common.rendering import templates
 from roles.common.secrets import EnvironmentFile, KeyIn
-from roles.common.systemd import environment_word, exec_line
+from roles.common.systemd import environment_word, exec_line, unit_path
 from roles.vllm.options import IMAGES, VERSION, VllmInstanceOptions, VllmOptions
 
 ROOT = "/opt/metal2model/vllm"
@@ -24,14 +23,7 @@ CACHES = "/var/cache/vllm"
 CACHE_INSIDE = "/cache"
 DOCUMENTATION = "https://docs.vllm.ai/en/stable/cli/serve/"
 REQUIREMENTS = Path(__file__).parent / "files" / "requirements.txt"
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).parent / "templates"),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-    autoescape=False,
-)
+TEMPLATES = templates(__file__)
 VALUES = {
     "--max-num-seqs": "parallel", "--dtype": "dtype", "--quantization": "quantization",
     "--kv-cache-dtype": "kv_cache_dtype", "--load-format": "load_format", "--tokenizer": "tokenizer",
@@ -55,11 +47,6 @@ SWITCHES = {
 def unit_name(instance: str) -> str:
     """Return the full name of an instance's unit."""
     return f"vllm@{instance}.service"
-
-
-def unit_file(instance: str) -> str:
-    """Return the path of an instance's unit."""
-    return f"/etc/systemd/system/{unit_name(instance)}"
 
 
 def environment_of(options: VllmOptions) -> PythonEnvironment:
@@ -97,7 +84,7 @@ def reads(name: str, instance: VllmInstanceOptions, options: VllmOptions, model:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     program = [f"{ROOT}/current"] if options.method == "native" else []
     return (
-        unit_file(name),
+        unit_path(unit_name(name)),
         *program,
         model.path,
         *instance.paths,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from roles.common.endpoint import Endpoint
-from roles.common.engine import key_file, reachable
+from roles.common.engine import endpoint
 from roles.vllm.options import VllmOptions
 from roles.vllm.units import unit_name
 
@@ -18,20 +18,13 @@ def endpoints(options: VllmOptions, tags: Sequence[str]) -> list[Endpoint]:
     # A container's processes are not its unit's.
     proof = options.method == "native" and options.computes_on(tags) != "none"
     return [
-        Endpoint(
-            name=f"vllm/instances/{name}",
-            unit=unit_name(name),
-            url=f"http://{reachable(instance.host)}:{instance.port}",
-            listens=instance.host,
-            model=instance.alias or name,
-            context_length=instance.context_length,
-            api_key_file=key_file("vllm", name) if instance.api_key else None,
-            prompt=instance.golden_prompt,
-            max_tokens=instance.golden_max_tokens,
-            min_tokens_per_second=instance.min_tokens_per_second,
-            ready_timeout_seconds=instance.ready_timeout_seconds,
-            device_proof="gpu_memory" if proof and instance.distributed_executor_backend != "ray" else "",
+        endpoint(
+            "vllm",
+            name,
+            one,
+            unit_name(name),
+            device_proof="gpu_memory" if proof and one.distributed_executor_backend != "ray" else "",
         )
-        for name, instance in options.present.items()
-        if not instance.headless
+        for name, one in options.present.items()
+        if not one.headless
     ]

@@ -98,8 +98,8 @@ def site(make_module_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) -
     serve_registry(registries, ["plain.example.org"], port=5003, tls=False)
     login = json.dumps({"auths": {"private.example.org:5002": {"auth": AUTH}}})
     registries.ssh(
-        "mkdir -p /root/.docker /etc/docker/certs.d/private.example.org:5002"
-        f" && echo '{login}' >/root/.docker/config.json && cat >/etc/docker/certs.d/private.example.org:5002/ca.crt"
+        "mkdir -p .docker /etc/docker/certs.d/private.example.org:5002"
+        f" && echo '{login}' >.docker/config.json && cat >/etc/docker/certs.d/private.example.org:5002/ca.crt"
         ' && echo \'{"insecure-registries": ["plain.example.org:5003"]}\' >/etc/docker/daemon.json'
         " && systemctl restart docker",
         input=(directory / "keys/ca.pem").read_text(),
@@ -112,8 +112,8 @@ def site(make_module_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) -
     host = make_module_host("trixie", extra_nspawn=containers.NSPAWN)
     names = ["mirror.example.org", "private.example.org", "plain.example.org"]
     known_as(host, names, registries.address)
-    host.ssh("mkdir -p /etc/docker /root/.docker && cat >/etc/docker/daemon.json", input=json.dumps(FOREIGN))
-    host.ssh('echo \'{"auths": {"other.example.org": {"auth": "eDp5"}}}\' >/root/.docker/config.json')
+    host.ssh("mkdir -p /etc/docker .docker && cat >/etc/docker/daemon.json", input=json.dumps(FOREIGN))
+    host.ssh('echo \'{"auths": {"other.example.org": {"auth": "eDp5"}}}\' >.docker/config.json')
     return Site(host, registries, directory, digests)
 
 
@@ -143,7 +143,7 @@ def test_what_others_wrote_stays(site: Site) -> None:
     }
     assert found["insecure-registries"] == ["plain.example.org:5003", "10.0.0.0/8"]
     assert found["registry-mirrors"] == [MIRROR]
-    logins = json.loads(site.host.ssh("cat /root/.docker/config.json").stdout)["auths"]
+    logins = json.loads(site.host.ssh("cat .docker/config.json").stdout)["auths"]
     assert logins.keys() == {"other.example.org", "private.example.org:5002"}
     holders = site.host.ssh(f"grep -rl {AUTH} /etc /root /var/lib/metal2model | xargs stat -c '%a %U'").stdout
     assert set(holders.splitlines()) == {"600 root"}
@@ -205,7 +205,7 @@ def test_a_version_stays_what_it_was_when_images_move_to_another_disk(site: Site
     assert "registry-mirrors" not in found
     assert found["insecure-registries"] == FOREIGN["insecure-registries"]
     assert found["runtimes"] == FOREIGN["runtimes"]
-    logins = json.loads(site.host.ssh("cat /root/.docker/config.json").stdout)["auths"]
+    logins = json.loads(site.host.ssh("cat .docker/config.json").stdout)["auths"]
     assert logins.keys() == {"other.example.org"}
     assert site.full(**moved, mirrors=[], registries=registries_left).succeeded().changed(site.host.name) == []
     site.full(**moved).succeeded()

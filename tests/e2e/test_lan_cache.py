@@ -172,8 +172,8 @@ def wheel(lan: Lan, which: int = -1) -> tuple[str, str]:
 
 def fetch(host: BedHost, url: str) -> str:
     """Fetch once the cache answers; return the digest of what came."""
-    host.ssh(f"curl -sf --retry 60 --retry-all-errors --retry-delay 1 -o /root/fetched {url}", timeout=90)
-    return host.ssh("sha256sum /root/fetched; rm /root/fetched").stdout.split()[0]
+    host.ssh(f"curl -sf --retry 60 --retry-all-errors --retry-delay 1 -o fetched {url}", timeout=90)
+    return host.ssh("sha256sum fetched; rm fetched").stdout.split()[0]
 
 
 def test_two_who_ask_at_a_time_share_one_fetch(lan: Lan) -> None:
@@ -197,7 +197,7 @@ def test_a_cache_killed_in_the_middle_of_a_file_keeps_whole_parts_and_serves_no_
     name = re.escape(url.rpartition("/")[2])
     lan.hub.clear_log()
     lan.hub.fault(name, "slow", times=None, rate=PART)
-    near.ssh(f"systemd-run --quiet --unit fetching curl -sf -o /root/half {url}")
+    near.ssh(f"systemd-run --quiet --unit fetching curl -sf -o /run/half {url}")
     third = f"bytes={2 * PART}-{3 * PART - 1}"
     wait(lambda: any(r.range == third and r.bytes_sent for r in lan.hub.log()), 30, "the third part")
     lan.cache.ssh("systemctl kill --signal KILL lan-cache.service")
@@ -236,7 +236,7 @@ def test_a_transfer_that_breaks_outside_is_no_file_inside(lan: Lan) -> None:
     page = client.ssh(f"curl -sf {lan.url}/pypi/simple/idna/").stdout
     path, digest = re.findall(r'href="\.\./\.\./([^"#]*\.whl)#sha256=([0-9a-f]+)"', page)[-1]
     lan.hub.fault(re.escape(path.rpartition("/")[2]), "cut", after=10000)
-    broken = client.ssh(f"curl -sf -o /root/broken {lan.url}/pypi/{path}", check=False)
+    broken = client.ssh(f"curl -sf -o broken {lan.url}/pypi/{path}", check=False)
     assert broken.returncode == 18, "curl must see that the transfer is not whole"
     assert fetch(client, f"{lan.url}/pypi/{path}") == digest
 

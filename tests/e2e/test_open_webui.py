@@ -190,8 +190,8 @@ def test_the_container_gets_its_keys_and_keeps_its_data(make_host: MakeHost, tmp
         'ENTRYPOINT ["python3", "/serve.py"]\n',
         "serve.py": STAND_IN,
     })  # fmt: skip
-    host.ssh("install -m 0600 /dev/null /root/big.key && echo its-key >/root/big.key")
-    backend = {"url": "http://192.0.2.20:8000/v1", "api_key_file": "/root/big.key"}
+    host.ssh("install -m 0600 /dev/null /etc/big.key && echo its-key >/etc/big.key")
+    backend = {"url": "http://192.0.2.20:8000/v1", "api_key_file": "/etc/big.key"}
     data = {
         **host.pyinfra_data(),
         "tags": ["cpu"],

@@ -30,8 +30,13 @@ class Loader(yaml.SafeLoader):
     """Compose's own tags, as lists."""
 
 
+def as_list(loader: yaml.SafeLoader, node: yaml.Node) -> list[Any]:
+    assert isinstance(node, yaml.SequenceNode)
+    return loader.construct_sequence(node)
+
+
 for tag in ("!override", "!reset"):
-    Loader.add_constructor(tag, lambda loader, node: loader.construct_sequence(node))  # type: ignore[arg-type]
+    Loader.add_constructor(tag, as_list)
 
 
 def load(**given: Any) -> DifyOptions:
@@ -146,7 +151,7 @@ class Release:
         archive = self.folder / "dify.tar.gz"
         subprocess.run(["tar", "-C", self.folder, "-czf", archive, "dify"], check=True)
         fetch = 'set -eu\nfetch() { cp "$1" "$3"; }\n'
-        words = ["sh", "-c", fetch + SCRIPT.read_text(), "sh", f"{self.folder}/root/{version}", str(archive), "0"]
+        words = ["sh", "-c", fetch + SCRIPT.read_text(), "sh", f"{self.folder}/programs/{version}", str(archive), "0"]
         words += [str(self.state), f"{self.folder}/environment", *environment(load()).values]
         return subprocess.run(words, capture_output=True, text=True, check=False)
 
@@ -158,7 +163,7 @@ def release(tmp_path: Path) -> Release:
 
 def test_no_service_of_upstreams_file_opens_a_port_but_the_page(release: Release) -> None:
     assert release.install().stderr == ""
-    closed = yaml.load((release.folder / "root/1/metal2model-ports.yaml").read_text(), Loader)
+    closed = yaml.load((release.folder / "programs/1/metal2model-ports.yaml").read_text(), Loader)
     assert closed == {"services": {"qdrant": {"ports": []}, "opensearch-dashboards": {"ports": []}}}
     assert f"-f {CLOSED} " in compose()
 
@@ -168,7 +173,7 @@ def test_a_file_of_another_shape_is_refused(release: Release, text: str) -> None
     release.compose = COMPOSE.replace("networks:", f"{text}networks:")
     done = release.install()
     assert done.returncode != 0 and "dify/version: docker-compose.yaml is laid out in another way" in done.stderr
-    assert not (release.folder / "root/1").exists()
+    assert not (release.folder / "programs/1").exists()
 
 
 @pytest.mark.parametrize(
@@ -188,7 +193,7 @@ def test_a_release_with_a_secret_that_everybody_knows_is_refused(
     release.example += example
     release.compose = COMPOSE.replace("services:\n", f"{compose}services:\n", 1)
     done = release.install()
-    assert (done.returncode != 0, (release.folder / "root/1").exists()) == (bool(name), not name), done.stderr
+    assert (done.returncode != 0, (release.folder / "programs/1").exists()) == (bool(name), not name), done.stderr
     assert not name or f"upstream's files give {name} a secret that everybody knows" in done.stderr
 
 
@@ -203,7 +208,7 @@ def test_files_of_a_release_stand_beside_data_whole_or_not_at_all(release: Relea
         "config.yaml": "mine\n",
         "other.yaml": "half\n",
     }
-    assert (release.folder / "root/1/volumes").resolve() == release.state / "volumes"
+    assert (release.folder / "programs/1/volumes").resolve() == release.state / "volumes"
 
 
 @pytest.mark.parametrize(

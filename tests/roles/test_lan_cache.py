@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.options import OptionError, OptionProblem
+from roles.common.systemd import unit_path
 from roles.declaration import Declaration
 from roles.lan_cache.deploy import files
 from roles.lan_cache.options import LanCacheOptions, check_models_directory
@@ -23,7 +24,6 @@ from roles.lan_cache.units import (
     nginx_config,
     registry_config,
     unit,
-    unit_file,
 )
 from roles.lan_cache.upstreams import groups, lookups, upstreams
 from roles.lan_cache.verify import UNITS, endpoints
@@ -142,7 +142,7 @@ def test_what_is_taken_out_is_removed() -> None:
     there = files(options(**EVERYTHING), "/srv/models")
     assert None not in there.values()
     assert {path for path, text in files(options(**UBUNTU), "/srv/models").items() if text is None} == {
-        unit_file(IMAGES), "/etc/metal2model/lan_cache/registry.yml"
+        unit_path(IMAGES), "/etc/metal2model/lan_cache/registry.yml"
     }  # fmt: skip
     gone = files(options(**EVERYTHING, present=False), "/srv/models")
     assert gone.keys() == there.keys() and set(gone.values()) == {None}

@@ -114,7 +114,7 @@ def test_a_wrong_instance_is_explained(given: dict[str, Any], said: str) -> None
         ({"rocm": True}, "ollama/rocm_sha256: required with rocm: True; take it from https://github.com/"),
         ({"environment": {"OLLAMA_PORT": "1"}}, "OLLAMA_PORT does nothing: Ollama never had it; write port"),
         ({"environment": {"OLLAMA_HOST": "x"}}, "OLLAMA_HOST is set by the option 'host'; use that"),
-        ({"models_directory": "/root/models"}, "cannot be seen by the unit, from which /root is hidden"),
+        ({"models_directory": "/home/u/models"}, "cannot be seen by the unit, from which /home is hidden"),
         ({"kv_cache_type": "q8_0", "flash_attention": False}, "'q8_0' needs flash attention"),
         ({"kv_cache_type": "q8"}, "(did you mean 'q8_0'?)"),
         ({"keep_alive": "soon"}, "ollama/keep_alive: "),

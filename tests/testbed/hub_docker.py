@@ -175,6 +175,7 @@ class Docker:
         """`debian` answers for a path of Debian's own archive."""
         self.state_dir = state_dir
         self.debian = debian
+        self.packed: dict[str, dict[str, bytes | Path]] = {}
 
     async def answer(self, asked: Asked) -> Answer | None:
         """Answer for a path of one of the hosts; None when there is no such file."""
@@ -188,9 +189,9 @@ class Docker:
             return None
         if rest == ["gpg"]:
             return _answer(armoured_keys(self._signer("docker")))
-        # The first time it packs, which takes seconds.
-        files = await asyncio.to_thread(self._docker, system, await self._runc())
-        found = files.get("".join(rest))
+        if system not in self.packed:
+            self.packed[system] = await asyncio.to_thread(self._docker, system, await self._runc())
+        found = self.packed[system].get("".join(rest))
         return None if found is None else file_answer(found) if isinstance(found, Path) else _answer(found)
 
     def _signer(self, name: str) -> Path:
@@ -243,7 +244,6 @@ class Docker:
                 part.rename(folder)
         return [folder / repacked.package.file_name for repacked in DOCKER]
 
-    @functools.lru_cache(maxsize=4)  # noqa: B019 - there is one of these
     def _docker(self, system: str, runc: Path) -> dict[str, bytes | Path]:
         suite, version = SUITES[system]
         stanzas, pool = [], {}

@@ -1,7 +1,8 @@
 # Have images: RECORD REFERENCE... Sourced text of roles/common/images.py.
 set -u
 # Root's logins, whoever called sudo.
-export LC_ALL=C.UTF-8 DOCKER_CONFIG=/root/.docker
+DOCKER_CONFIG=~root/.docker
+export LC_ALL=C.UTF-8 DOCKER_CONFIG
 record=$1
 shift
 command -v docker >/dev/null || { echo "docker: there is no docker on this host; declare the role: docker: {}" >&2; exit 1; }

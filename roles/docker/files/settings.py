@@ -160,7 +160,7 @@ def take_up(file: dict[str, Any], text: dict[str, Any]) -> None:
 
 def change(file: dict[str, Any], present: dict[str, Any], text: dict[str, Any], ours: dict[str, Any]) -> None:
     """Write the file, have it taken up, then write what of it is ours: a run that was killed is gone on with."""
-    path, record, mode = Path(file["path"]), Path(file["record"]), int(file["mode"], 8)
+    path, record, mode = Path(file["path"]).expanduser(), Path(file["record"]), int(file["mode"], 8)
     if text != present:
         if path.exists() and mode != 0o600:
             mode = path.stat().st_mode & 0o777
@@ -177,7 +177,7 @@ def main(task: str, wanted: dict[str, Any]) -> None:
     differs = False
     for number, file in enumerate(wanted["files"]):
         ours = file["wanted"] if isinstance(file["wanted"], dict) else read(Path(file["wanted"]))
-        present, last = read(Path(file["path"])), read(Path(file["record"]))
+        present, last = read(Path(file["path"]).expanduser()), read(Path(file["record"]))
         if number == 0 and (chosen := mirror(wanted, present)):
             ours = {**ours, "registry-mirrors": chosen}
         text = merged(without(present, last), ours)

@@ -220,7 +220,7 @@ def look_into(spec: Json, model: Json, manifest: Json, hub: Hub) -> Json | None:
     name = model["look_into"]
 
     def begin(count: int) -> bytes:
-        return beginning(spec, model, manifest, by_name[name], hub, count)
+        return beginning(spec, model, manifest, by_name[name], hub, count=count)
 
     try:
         if name not in by_name:
@@ -266,7 +266,7 @@ def header(begin: Callable[[int], bytes]) -> Json:
         count = min(count * 8, HEADER_LIMIT)
 
 
-def beginning(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub, count: int) -> bytes:  # noqa: PLR0917
+def beginning(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub, *, count: int) -> bytes:
     """Return the first bytes of a file: of the one that stands on the host, else of the hub's."""
     if entry["stat"] is not None and entry["stat"] == stat_of(entry["path"]):
         with Path(entry["path"]).open("rb") as file:
