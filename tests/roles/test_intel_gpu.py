@@ -421,7 +421,7 @@ def test_a_key_is_taken_with_and_without_armour(tmp_path: Path, armour: bool) ->
     target = tmp_path / "keyrings" / "k.gpg"
     script = "m2m_say() { printf '%s\\n' \"$@\"; }; m2m_log=$(mktemp)\n" + KEY
     script += f"key https://keys.example.org {target} intel_gpu/ppa_key {fingerprint}"
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     shown = subprocess.run(str(Keyring().command(str(target))), shell=True, check=True, capture_output=True, text=True)
@@ -436,7 +436,7 @@ def test_the_key_is_refused_when_it_is_another(tmp_path: Path) -> None:
     target = tmp_path / "keyrings" / "k.gpg"
     script = "m2m_say() { printf '%s\\n' \"$@\"; }; m2m_log=$(mktemp)\n" + KEY
     script += f"key https://keys.example.org {target} intel_gpu/ppa_key {'A' * 40}"
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False, env=environment)
     assert (done.returncode, target.exists()) == (1, False)
     assert done.stdout.startswith(

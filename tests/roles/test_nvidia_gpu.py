@@ -468,7 +468,7 @@ class Machine:
         return (self.path / "marked").read_text().splitlines()
 
     def run(self, script: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}"}
+        environment = {**os.environ, "PATH": f"{self.path}:{os.environ['PATH']}", "TMPDIR": str(self.path)}
         text = f"{STUBS}{CHANGE}\n{script}"
         return subprocess.run(["sh", "-c", text], capture_output=True, text=True, check=False, env=environment)
 
@@ -677,7 +677,7 @@ def test_nvidia_smi_is_asked_and_its_status_kept(tmp_path: Path) -> None:
     (tmp_path / "nvidia-smi").write_text(f'#!/bin/sh\necho "$*" >{asked}\necho "No devices were found" >&2\nexit 6\n')
     (tmp_path / "nvidia-smi").chmod(0o755)
     (tmp_path / "note").touch()
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
     script = Smi().command(note=str(tmp_path / "note"))
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True, env=environment)
     assert Smi().process(done.stdout.splitlines()) == SmiState(6, "No devices were found", noted=True)
