@@ -8,7 +8,7 @@ from roles.base.deploy import deploy_base
 from roles.common.connection import send_at_once
 from roles.common.hardware import Hardware
 from roles.common.operations import Unit, units
-from roles.declaration import UNIT_PATTERNS, declaration_of
+from roles.declaration import UNIT_PATTERNS, declaration_of, lan_of
 from roles.dify.deploy import deploy_dify
 from roles.docker.deploy import deploy_docker
 from roles.intel_gpu.deploy import deploy_intel_gpu, deploy_intel_gpu_proof
@@ -18,7 +18,7 @@ from roles.ktransformers.deploy import deploy_ktransformers
 from roles.lan_cache.deploy import deploy_lan_cache
 from roles.llama_cpp.deploy import deploy_llama_cpp
 from roles.mirrors.deploy import deploy_mirrors
-from roles.models.deploy import deploy_models
+from roles.models.deploy import deploy_models, deploy_unwanted_models
 from roles.nvidia_gpu.deploy import deploy_nvidia_gpu, deploy_nvidia_gpu_proof
 from roles.ollama.deploy import deploy_ollama
 from roles.open_webui.deploy import deploy_open_webui
@@ -59,9 +59,27 @@ if declared.changes_what_boots(report):
     deploy_intel_gpu_proof(options=declared.intel_gpu, tags=tags, report=report)
     deploy_nvidia_gpu_proof(options=declared.nvidia_gpu, tags=tags, report=report)
 deploy_tuning(options=declared.tuning, report=report)
-deploy_models(options=declared.models, look_into=declared.models_to_look_into, judge=partial(declared.judge, report))
+have_models = partial(
+    deploy_models,
+    options=declared.models,
+    look_into=declared.models_to_look_into,
+    judge=partial(declared.judge, report),
+    lan=lan_of(host),
+    bundle=declared.mirrors.all,
+    lock_timeout_seconds=patience,
+)
+if declared.is_seed:
+    have_models()
+# Nothing to do on the seeds; the other hosts have their models from them.
+have_models()
 if declared.docker:
-    deploy_docker(options=declared.docker, tags=tags, report=report, lock_timeout_seconds=patience)
+    deploy_docker(
+        options=declared.docker,
+        tags=tags,
+        report=report,
+        lock_timeout_seconds=patience,
+        bundle=declared.mirrors.all,
+    )
 if declared.gone_units:
     units(
         name="Stop the servers that are not wanted any more",
@@ -80,6 +98,7 @@ if declared.vllm:
         tags=tags,
         report=report,
         cluster=declared.ray_client_settings,
+        bundle=declared.mirrors.all,
     )
 if declared.ipex_llm:
     deploy_ipex_llm(options=declared.ipex_llm, models=declared.models_by_name())
@@ -88,8 +107,10 @@ if declared.ktransformers:
 if declared.transformers_serve:
     deploy_transformers_serve(options=declared.transformers_serve, models=declared.models_by_name(), tags=tags)
 if declared.open_webui:
-    deploy_open_webui(options=declared.open_webui, servers=declared.servers())
+    deploy_open_webui(options=declared.open_webui, servers=declared.servers(), bundle=declared.mirrors.all)
 if declared.dify:
     deploy_dify(options=declared.dify)
+if declared.models.remove_unwanted:
+    deploy_unwanted_models(links=declared.links_to_models)
 deploy_warnings(lang=declared.lang)
 deploy_verify(endpoints=declared.endpoints(), unit_patterns=UNIT_PATTERNS, json_to=declared.json_to)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -14,16 +15,20 @@ from pyinfra.connectors.ssh import ConnectorData
 from pyinfra.context import ctx_state
 
 from roles.base.options import BaseOptions
+from roles.bundle.options import BundleOptions
+from roles.common.bundle import moved
 from roles.common.container import ContainerUser
 from roles.common.endpoint import Endpoint
-from roles.common.engine import EngineOptions, port_collisions
+from roles.common.engine import EngineOptions, port_collisions, reachable
 from roles.common.findings import Finding
+from roles.common.fit import together
 from roles.common.hardware import HardwareReport
 from roles.common.kernels import KernelRange
-from roles.common.lock import Tag, vendors_of
+from roles.common.lock import Tag, declared_cards, vendors_of
 from roles.common.model import Model, Shape
 from roles.common.options import Listening, OptionError, OptionProblem, Options, did_you_mean
 from roles.common.python import PythonEnvironment
+from roles.common.systemd import hidden_from_units
 from roles.dify.options import DifyOptions
 from roles.dify.verify import UNITS as DIFY_UNITS
 from roles.dify.verify import endpoints as dify_endpoints
@@ -50,6 +55,7 @@ from roles.llama_cpp.verify import UNITS as LLAMA_SERVER_UNITS
 from roles.llama_cpp.verify import endpoints as llama_cpp_endpoints
 from roles.mirrors.options import MirrorsOptions
 from roles.models.options import ModelsOptions
+from roles.models.units import Lan, Seed
 from roles.nvidia_gpu.options import NvidiaGpuOptions
 from roles.nvidia_gpu.plan import findings as nvidia_gpu_findings
 from roles.nvidia_gpu.plan import version as nvidia_driver
@@ -106,6 +112,14 @@ UNIT_NAMES: Mapping[str, Callable[[str], str]] = {
 }
 """Engine with a unit for each instance -> the name of an instance's."""
 
+FETCHED: Mapping[str, Sequence[str]] = {
+    "docker": ("repository_url", "nvidia_url"),
+    "intel_gpu": ("ppa_url", "keyserver_url", "intel_url"),
+    "llama_cpp": ("download_url",),
+    "ollama": ("download_url",),
+}
+"""Role -> options that say where it fetches from, for which a bundle has a place of its own."""
+
 
 def _writable(target: str | None) -> str | None:
     if target is None or target == "-":
@@ -122,7 +136,10 @@ class Declaration(Options):
     """Everything that an inventory says about one host."""
 
     tags: list[Tag]
-    """Hardware tags of the host, as in files/hardware.yaml: `cpu`, `b580`, `rtx4090`, `numa`, ..."""
+    """
+    Hardware tags of the host, as in files/hardware.yaml: `cpu`, `b580`, `rtx4090`, `numa`, ... A host with the tag
+    `seed` fetches models from outside; the others of the inventory have the same models from it and from each other.
+    """
 
     lang: Literal["en", "zh"] = "en"
     """Language of the preflight messages."""
@@ -149,6 +166,7 @@ class Declaration(Options):
     transformers_serve: TransformersServeOptions | None = None
     open_webui: OpenWebuiOptions | None = None
     dify: DifyOptions | None = None
+    bundle: BundleOptions = BundleOptions()
 
     @model_validator(mode="after")
     def _models_are_declared(self) -> Self:
@@ -198,6 +216,20 @@ class Declaration(Options):
         return self
 
     @model_validator(mode="after")
+    def _seeds_can_be_reached(self) -> Self:
+        if self.is_seed and not self.models.lan:
+            raise OptionProblem("models/lan", "is False on a host with the tag 'seed'; remove one of them")
+        if self.is_seed and seed_of(self.lan_cache) is None:
+            found = "not declared" if self.lan_cache is None else "declared without what that takes"
+            raise OptionProblem(
+                "tags",
+                f"'seed' is declared, and lan_cache is {found}; required: present, models: True, and the address in "
+                f"the LAN as listen, since the other hosts ask it for its models; write lan_cache: {{'listen': "
+                f"ADDRESS, 'models': True}}",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _containers_have_docker(self) -> Self:
         for role in type(self).model_fields:
             options = getattr(self, role)
@@ -243,11 +275,70 @@ class Declaration(Options):
                     )
         return self
 
+    @model_validator(mode="after")
+    def _bundle_has_it(self) -> Self:
+        if not self.mirrors.all:
+            return self
+        for option, what in self.beyond_bundles().items():
+            raise OptionProblem(
+                option,
+                f"needs {what}, which no bundle has, and mirrors/all takes everything from one; leave this out, or "
+                "mirrors/all",
+            )
+        nowhere = {"lan_cache": self.lan_cache, "docker/mirrors": self.docker and self.docker.mirrors}
+        for option in (option for option, given in nowhere.items() if given):
+            raise OptionProblem(
+                option, "fetches from outside, and with mirrors/all nothing comes from there; remove this or that"
+            )
+        return self
+
+    @property
+    def is_seed(self) -> bool:
+        """Whether it fetches models for others."""
+        return "seed" in self.tags
+
     @property
     def engines(self) -> dict[str, EngineOptions]:
         """The declared kinds of model servers, by role."""
         fields = ((name, getattr(self, name)) for name in type(self).model_fields)
         return {name: value for name, value in fields if isinstance(value, EngineOptions)}
+
+    def beyond_bundles(self) -> dict[str, str]:
+        """Return what this host needs and deploys/bundle.py does not collect: option -> what that is."""
+        found = {}
+        if self.kernel.source == "mainline":
+            found["kernel/source"] = "mainline's builds"
+        pulled = self.ollama.served if self.ollama and self.ollama.enabled else {}
+        found |= {
+            f"ollama/instances/{name}/pull": "a model of Ollama's registry (models/wanted has others)"
+            for name, one in pulled.items()
+            if one.pull
+        }
+        for role, one in self._roles():
+            if getattr(one, "python", None):
+                found[f"{role}/python"] = "a Python that is not the host's"
+        if self.ipex_llm and self.ipex_llm.needs_docker:
+            found["ipex_llm"] = "an image that is built on the host, of packages from outside"
+        if self.dify and self.dify.present:
+            found["dify"] = "Dify's source, and the images that its own compose file names"
+        return found
+
+    def from_bundle(self) -> Self:
+        """Return this declaration with every address below ``mirrors/all``; without that, itself."""
+        base = self.mirrors.all
+        if base is None:
+            return self
+        update = {
+            role: options.model_copy(update={name: moved(getattr(options, name), base) for name in FETCHED[role]})
+            for role, options in self._roles()
+            if role in FETCHED
+        }
+        return self.model_copy(update=update)
+
+    def _roles(self) -> list[tuple[str, Options]]:
+        """Return the declared roles with their options."""
+        fields = ((name, getattr(self, name)) for name in type(self).model_fields)
+        return [(name, value) for name, value in fields if isinstance(value, Options)]
 
     def findings(self, report: HardwareReport) -> list[Finding]:
         """Return what speaks against this host, or should be known of it: its tags, then the roles in their order."""
@@ -280,6 +371,7 @@ class Declaration(Options):
     def _of_servers(self, report: HardwareReport, models: Mapping[str, Model]) -> list[Finding]:
         """Return what speaks against the model servers, with what is known of their models."""
         driver = nvidia_driver(self.nvidia_gpu, self.tags, report)
+        claims = [claim for engine in self.engines.values() for claim in engine.claims(report, self.tags, models)]
         return [
             *(self.llama_cpp.findings(report, self.tags, models) if self.llama_cpp else []),
             *(self.ollama.findings(report, self.tags, models) if self.ollama else []),
@@ -287,6 +379,7 @@ class Declaration(Options):
             *(self.ipex_llm.findings(report, self.tags, models) if self.ipex_llm else []),
             *(self.ktransformers.findings(report, self.tags, models, driver) if self.ktransformers else []),
             *(self.transformers_serve.findings(report, self.tags, models, driver) if self.transformers_serve else []),
+            *together(claims, declared_cards(self.tags, report)),
         ]
 
     @property
@@ -329,6 +422,11 @@ class Declaration(Options):
         served = {one.model for engine in self.engines.values() for one in engine.present.values() if one.fit != "off"}
         return [name for name in self.models.wanted if name in served and self.models.entry(name) is None]
 
+    @property
+    def links_to_models(self) -> list[str]:
+        """Directories whose links lead to models in use: Ollama's, who has others' files in its own store so."""
+        return [f"{(self.ollama or OllamaOptions()).models_directory}/blobs"]
+
     def servers(self) -> list[Endpoint]:
         """Return every model server that must answer on this host."""
         return [endpoint for endpoint in self._programs() if endpoint.model]
@@ -364,6 +462,46 @@ def declaration_of(host: Host) -> Declaration:
     return _fleet(host.inventory)[host.name]
 
 
+def lan_of(host: Host) -> Lan | None:
+    """
+    Return how a host shares models with the others of its inventory.
+
+    None where none of them is a seed, for a host that is elsewhere (``models/lan``), and for one whose models lie
+    where services do not see them.
+    """
+    seeds, declared = _seeds(host.inventory), declaration_of(host)
+    if not seeds or not declared.models.lan or hidden_from_units(declared.models.directory):
+        return None
+    return Lan(
+        seeds=[seed for name, (seed, _) in seeds.items() if name != host.name],
+        networks=list(dict.fromkeys(network for _, networks in seeds.values() for network in networks)),
+        own=seed_of(declared.lan_cache) if declared.is_seed else None,
+    )
+
+
+def seed_of(options: LanCacheOptions | None) -> Seed | None:
+    """Return how the others reach a seed with such a cache; None where they cannot."""
+    if options is None or not (options.present and options.models) or options.everywhere:
+        return None
+    return Seed(options.listen, f"http://{reachable(options.listen)}:{options.port}/models")
+
+
+@cache
+def _seeds(inventory: Inventory) -> dict[str, tuple[Seed, list[str]]]:
+    """Return the seeds, those outside of ``--limit`` too, and the networks that each is for."""
+    found = {}
+    for host in inventory:
+        data: dict[str, Any] = host.data.dict()
+        if "seed" not in (data.get("tags") or ()):
+            continue
+        # One that is wrong is refused where it is part of the run, and is of no use to the others.
+        with suppress(OptionError):
+            options = LanCacheOptions.load(data.get("lan_cache") or {}, where=host.name)
+            if seed := seed_of(options):
+                found[host.name] = (seed, [options.listen, *options.allow])
+    return found
+
+
 @cache
 def _fleet(inventory: Inventory) -> dict[str, Declaration]:
     declarations, problems = {}, []
@@ -373,7 +511,7 @@ def _fleet(inventory: Inventory) -> dict[str, Declaration]:
         data: dict[str, Any] = host.data.dict()
         ours = {key: value for key, value in data.items() if key not in PYINFRA_KEYS}
         try:
-            declarations[host.name] = Declaration.load(ours, where=host.name)
+            declarations[host.name] = Declaration.load(ours, where=host.name).from_bundle()
         except OptionError as error:
             problems.append(str(error))
     if problems:

@@ -25,6 +25,8 @@ from roles.vllm.units import image_of
 def sources_of(declared: Declaration, report: HardwareReport, state: HostSources) -> list[Source]:
     """Return the sources of all roles, in their order; ``state``: what apt and pip on the host are set to."""
     tags = declared.tags
+    if declared.mirrors.all:
+        return bundled(declared.mirrors.all)
     return [
         *mirrors(declared.mirrors, state, needs_pypi=needs_pypi(declared)),
         *kernel(declared.kernel, tags, report),
@@ -35,6 +37,15 @@ def sources_of(declared: Declaration, report: HardwareReport, state: HostSources
         *(ollama(declared.ollama, report.architecture) if declared.ollama else []),
         *(dify(declared.dify) if declared.dify else []),
     ]
+
+
+def bundled(base: str) -> list[Source]:
+    """Return what stands for all sources of a host that has everything from a bundle; a directory needs no doctor."""
+    everything = Source(
+        kind="release", what="everything", name="bundle", option="mirrors/all", url=f"{base}/SHA256SUMS",
+        shows="InRelease",
+    )  # fmt: skip
+    return [] if base.startswith("file:") else [everything]
 
 
 def needs_pypi(declared: Declaration) -> bool:
@@ -48,6 +59,11 @@ def needs_pypi(declared: Declaration) -> bool:
         or (vllm is not None and vllm.installed and vllm.method == "native")
         or (page is not None and page.present and page.method == "native")
     )
+
+
+def images_of(declared: Declaration) -> list[str]:
+    """Return the images that this host has by its declaration."""
+    return [*(declared.docker.images if declared.docker else []), *images(declared)]
 
 
 def images(declared: Declaration) -> list[str]:

@@ -80,6 +80,9 @@ m2m_explain() {
       "what to do: look at 'apt-get --simulate install' on the host and decide there"
   elif grep -q -e 'NO_PUBKEY' -e 'EXPKEYSIG' -e 'is not signed' "$m2m_log"; then
     m2m_say "what to do: a package source is not signed by a key that this host trusts; see the lines above for which"
+  elif grep -q 'Failed to fetch' "$m2m_log" && grep -q '^apt\.mirror bundle+' "$m2m_state/mirrors/chosen" 2>/dev/null; then
+    m2m_say "mirrors/all: the bundle has not what is named above, or the host does not reach it" \
+      "what to do: make it again by deploys/bundle.py on a host of the same release that has these packages, and serve that"
   elif grep -q -e 'Could not resolve' -e 'failure resolving' -e 'Could not connect' -e 'Unable to connect' \
     -e 'timed out' -e 'Failed to fetch' "$m2m_log"; then
     m2m_say "what to do: the host does not reach a package source; mirrors/apt can name others (files/mirrors.yaml)"

@@ -9,7 +9,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from roles.common.endpoint import Endpoint
-from roles.common.fit import FitChoice
+from roles.common.fit import Claim, FitChoice
+from roles.common.hardware import HardwareReport
 from roles.common.model import Model, ModelFormat
 from roles.common.options import InstanceName, OptionProblem, Options, Port, Seconds
 from roles.common.systemd import environment_word, hidden_from_units
@@ -154,6 +155,10 @@ class EngineOptions(Options):
 
     def check_tags(self, tags: Sequence[str]) -> None:
         """Raise `OptionProblem` where the options do not go with the host's tags."""
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return what its servers take of the declared cards, as far as that is known."""
+        return []
 
     @property
     def present(self) -> Mapping[str, InstanceOptions]:

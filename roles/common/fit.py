@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from roles.common.findings import Finding, Word
 from roles.common.hardware import HardwareReport
-from roles.common.lock import declared_cards
-from roles.common.model import Embedding, Model, catalogue
+from roles.common.lock import DeclaredCard, declared_cards
+from roles.common.model import Embedding, Layers, Model, catalogue
 
 FitChoice = Literal["error", "warn", "off"]
 """What is done about a model that does not fit; see `InstanceOptions.fit`."""
@@ -26,7 +26,7 @@ USABLE = 0.92
 SHORTEST_CONTEXT = 1024
 """Tokens below which no context is suggested: nobody is served by less."""
 CONTEXT_STEP = 256
-"""llama.cpp pads the context to a multiple of this; a suggestion is one."""
+"""llama.cpp pads the context, and what it keeps beside a window, to a multiple of this; a suggestion is one."""
 
 CACHE_BYTES = {
     "f32": 4.0, "f16": 2.0, "bf16": 2.0, "q8_0": 34 / 32, "q5_1": 24 / 32, "q5_0": 22 / 32, "q4_1": 20 / 32,
@@ -36,21 +36,28 @@ CACHE_BYTES = {
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Layers of a KV cache that keep equally many tokens."""
+
+    tokens: int
+    token_bytes: float
+    """What each takes in all of these layers together."""
+
+
+@dataclass(frozen=True)
 class Demand:
     """Memory that one server needs; of each of its cards, if there are several with an equal share."""
 
     name: str
     weights_bytes: int
-    tokens: int
-    """How many the KV cache holds."""
-    token_bytes: float | None
-    """What each takes of it; None when not known, and then nothing is counted."""
+    cache: Sequence[Kept] | None
+    """None when not known, and then nothing is counted."""
     overhead_bytes: int = OVERHEAD_BYTES
 
     @property
     def kv_cache_bytes(self) -> int:
         """All of the KV cache."""
-        return int(self.tokens * (self.token_bytes or 0))
+        return sum(int(kept.tokens * kept.token_bytes) for kept in self.cache or ())
 
     @property
     def total_bytes(self) -> int:
@@ -65,13 +72,13 @@ class Demand:
     def __str__(self) -> str:
         """Spell the sum: "r1: 4.4 GiB weights + 0.2 GiB KV cache + 1.0 GiB overhead, for 4096 tokens of 56.0 KiB"."""
         weights, overhead = gib(self.weights_bytes), gib(self.overhead_bytes)
-        if self.token_bytes is None:
+        if self.cache is None:
             return f"{self.name}: {weights} weights + unknown KV cache + {overhead} overhead"
-        if not self.token_bytes:
+        if not self.cache:
             return f"{self.name}: {weights} weights + {overhead} overhead"
+        tokens = " and ".join(f"{kept.tokens} tokens of {kept.token_bytes / 1024:.1f} KiB" for kept in self.cache)
         return (
-            f"{self.name}: {weights} weights + {gib(self.kv_cache_bytes)} KV cache + {overhead} overhead, "
-            f"for {self.tokens} tokens of {self.token_bytes / 1024:.1f} KiB"
+            f"{self.name}: {weights} weights + {gib(self.kv_cache_bytes)} KV cache + {overhead} overhead, for {tokens}"
         )
 
 
@@ -97,6 +104,8 @@ class Wanted:
     """Experts, or some of them, stay with the processors whatever `gpu_layers` says, as by llama.cpp's --cpu-moe."""
     cache_elsewhere: bool = False
     """Its KV cache lies in other memory than its weights, and is not counted here."""
+    beside_window: int | None = None
+    """Tokens that its engine keeps beside the window, where a layer has one. None: the engine keeps all there, too."""
     option: str = "model"
     """Which option of the instance names the model."""
 
@@ -111,24 +120,33 @@ class Wanted:
         )
 
     @property
-    def tokens(self) -> int:
-        """How many the KV cache holds."""
-        if self.cache_elsewhere:
-            return 0
-        return (self.context_length or self.model.context_length or 0) * self.parallel
+    def tokens_each(self) -> int:
+        """Tokens that a request may have."""
+        return self.context_length or self.model.context_length or 0
 
-    def token_bytes(self, cards: int = 1) -> float | None:
-        """Return what one token takes of the KV cache on one of so many cards; None when that is not known."""
+    def cache(self, cards: int = 1) -> Sequence[Kept] | None:
+        """Return what is kept of the tokens on one of so many cards; None when that is not known."""
         if self.cache_elsewhere:
-            return 0.0
-        if self.model.attention is None:
+            return ()
+        if (attention := self.model.attention) is None:
             return None
-        keys, values = self.model.attention.elements(cards)
+        all_kept, sliding = self.tokens_each * self.parallel, attention.sliding
+        parts = [Kept(all_kept, self._token_bytes(attention, cards))]
+        if sliding and self.beside_window is None:
+            return [Kept(all_kept, parts[0].token_bytes + self._token_bytes(sliding, cards))]
+        if sliding and self.beside_window is not None:
+            near = -(-(sliding.window + self.beside_window) // CONTEXT_STEP) * CONTEXT_STEP
+            kept = min(self.tokens_each, near) * self.parallel
+            parts.append(Kept(kept, self._token_bytes(sliding, cards)))
+        return [part for part in parts if part.token_bytes]
+
+    def _token_bytes(self, layers: Layers, cards: int) -> float:
+        keys, values = layers.elements(cards)
         return keys * CACHE_BYTES[self.key_type] + values * CACHE_BYTES[self.value_type]
 
     def demand(self) -> Demand:
         """Return what it needs of a host, or of its cards together."""
-        return Demand(self.name, self.weights_bytes, self.tokens, self.token_bytes())
+        return Demand(self.name, self.weights_bytes, self.cache())
 
 
 @dataclass(frozen=True)
@@ -146,8 +164,9 @@ class Split:
     def demand(self, one: Wanted) -> Demand:
         """Return what a model needs of each card."""
         weights = max(one.weights_bytes // (self.tensor * self.pipeline) - self.offload_bytes, 0)
-        each = one.token_bytes(self.tensor)
-        return Demand(one.name, weights, one.tokens, each and each / self.pipeline, self.overhead_bytes)
+        whole = one.cache(self.tensor)
+        cache = whole and [replace(kept, token_bytes=kept.token_bytes / self.pipeline) for kept in whole]
+        return Demand(one.name, weights, cache, self.overhead_bytes)
 
 
 @dataclass(frozen=True)
@@ -162,7 +181,12 @@ class Room:
     @classmethod
     def of(cls, report: HardwareReport, tags: Sequence[str], vendor: str | None = None) -> Room:
         """Return what a host has, with its declared cards of one maker or of all."""
-        sizes = [card.card.vram_mib for card in declared_cards(tags, report, vendor)]
+        return cls.with_cards(report, declared_cards(tags, report, vendor))
+
+    @classmethod
+    def with_cards(cls, report: HardwareReport, cards: Sequence[DeclaredCard]) -> Room:
+        """Return what a host has, with these of its cards."""
+        sizes = [card.card.vram_mib for card in cards]
         known = [size << 20 for size in sizes if size]
         return cls(report.memory_mib << 20, tuple(known) if len(known) == len(sizes) else ())
 
@@ -199,7 +223,7 @@ def _verdict(wanted: Sequence[Wanted], room: Room) -> str:
     """Return the worst that is to be said of servers, "" where they fit."""
     usable = room.vram_bytes * USABLE
     need = sum(one.demand().total_bytes for one in wanted)
-    if room.cards and sum(map(_on_cards, wanted)) > usable:
+    if room.cards and sum(map(on_cards, wanted)) > usable:
         key = "fit_no_vram"
     elif room.memory_bytes and _held(wanted) > room.memory_bytes + usable:
         key = "fit_no_memory"
@@ -234,7 +258,7 @@ def _spilling(role: str, key: str, served: Sequence[Wanted], room: Room) -> Find
         "need": gib(sum(one.demand().total_bytes for one in served)),
         "arithmetic": "; ".join(str(one.demand()) for one in served),
         "held": gib(_held(served)),
-        "pinned": gib(sum(map(_on_cards, served))),
+        "pinned": gib(sum(map(on_cards, served))),
         "left": gib(_left_to_memory(served, room)),
         "have": gib(have),
         "suggestion": suggested,
@@ -282,31 +306,63 @@ class Claim:
 
     option: str
     """Path of its instance."""
-    each_bytes: float
-    """Of each of its cards."""
-    cards: tuple[int, ...] | None = None
-    """Which of the declared ones of a maker; None for all."""
+    cards: Mapping[str, float]
+    """Address of a card -> bytes of its memory."""
+    fit: FitChoice = "error"
+    yields: bool = False
+    """It takes less where less is left, and leaves the rest to the processors."""
+    judged: bool = False
+    """`spilling` has added up the servers of its role."""
+
+    @property
+    def role(self) -> str:
+        """Whose server it is."""
+        return self.option.partition("/")[0]
 
 
-def together(claims: Sequence[Claim], room: Room) -> list[Finding]:
-    """Return what is to be said of servers that have cards in common, each of which alone may fit: the fullest card."""
-    fullest = max(range(len(room.cards)), key=lambda number: _claimed(claims, room, number), default=0)
-    here = [claim for claim in claims if claim.cards is None or fullest in claim.cards]
-    if len(here) < 2 or not room.cards or _claimed(claims, room, fullest) <= USABLE:
-        return []
-    words: dict[str, Word] = {
-        "need": gib(sum(claim.each_bytes for claim in here)),
-        "arithmetic": " + ".join(f"{claim.option} {gib(claim.each_bytes)}" for claim in here),
-        "found": fullest,
-        "have": gib(room.cards[fullest]),
-    }
-    return [Finding("fit_together", here[-1].option, words)]
+def spread(cards: Sequence[DeclaredCard], size_bytes: float) -> dict[str, float]:
+    """Return how many of these bytes each card has, where they are shared out by the cards' sizes."""
+    room = sum(card.card.vram_mib or 0 for card in cards)
+    return {card.controller.address: size_bytes * (card.card.vram_mib or 0) / room for card in cards if room}
 
 
-def _claimed(claims: Sequence[Claim], room: Room, number: int) -> float:
-    """Return what is claimed of a card, as a share of it."""
-    claimed = (claim.each_bytes for claim in claims if claim.cards is None or number in claim.cards)
-    return sum(claimed) / room.cards[number]
+def together(claims: Sequence[Claim], cards: Sequence[DeclaredCard]) -> list[Finding]:
+    """
+    Return what is to be said of servers that have a card in common, each of which may fit alone.
+
+    It is an error where those that cannot yield need more than there is; of several cards that the same servers share,
+    the fullest is named.
+    """
+    found: dict[tuple[str, ...], tuple[float, Finding]] = {}
+    for card in cards:
+        address, size = card.controller.address, (card.card.vram_mib or 0) << 20
+        here = [claim for claim in claims if claim.fit != "off" and claim.cards.get(address)]
+        if not size or len(here) < 2 or (here[0].judged and len({claim.role for claim in here}) == 1):
+            continue
+        firm = [claim for claim in here if not claim.yields]
+        strict = [claim for claim in firm if claim.fit == "error"]
+        full = sum(claim.cards[address] for claim in here) / size
+        if len(strict) > 1 and sum(claim.cards[address] for claim in strict) > size:
+            key = "fit_together"
+            here = strict
+        elif len(firm) > 1 and sum(claim.cards[address] for claim in firm) > size * USABLE:
+            key = "fit_together_allowed"
+            here = firm
+        elif full > USABLE:
+            key = "fit_beside"
+        else:
+            continue
+        words: dict[str, Word] = {
+            "card": str(card),
+            "need": gib(sum(claim.cards[address] for claim in here)),
+            "arithmetic": " + ".join(f"{claim.option} {gib(claim.cards[address])}" for claim in here),
+            "found": [claim.option for claim in here if claim.yields],
+            "have": gib(size),
+        }
+        who = tuple(claim.option for claim in here)
+        if full > found.get(who, (0.0,))[0]:
+            found[who] = full, Finding(key, here[-1].option, words)
+    return [finding for _, finding in found.values()]
 
 
 Fits = Callable[[Wanted], bool]
@@ -334,7 +390,7 @@ def _smaller_model(one: Wanted, fits: Fits) -> list[str]:
 
 def _shorter_context(one: Wanted, fits: Fits) -> list[str]:
     """Return the greatest context that fits, if any does that is of use."""
-    wanted = one.tokens // one.parallel
+    wanted = 0 if one.cache_elsewhere else one.tokens_each
     low, high = 0, wanted // CONTEXT_STEP
     while low < high:
         middle = (low + high + 1) // 2
@@ -357,15 +413,15 @@ def layers_that_fit(one: Wanted, room: Room) -> int:
     if attention is None or not one.model.size_bytes or not room.cards or one.experts_in_memory:
         return 0
     if entry and entry.offload_reserve_layers is not None:
-        found = room.vram_bytes / one.model.size_bytes * attention.layers - entry.offload_reserve_layers
+        found = room.vram_bytes / one.model.size_bytes * attention.depth - entry.offload_reserve_layers
     else:
         demand = one.demand()
         free = room.vram_bytes * USABLE - demand.overhead_bytes
-        found = attention.layers * free / (demand.weights_bytes + demand.kv_cache_bytes)
-    return max(0, min(int(found), attention.layers))
+        found = attention.depth * free / (demand.weights_bytes + demand.kv_cache_bytes)
+    return max(0, min(int(found), attention.depth))
 
 
-def _on_cards(one: Wanted) -> int:
+def on_cards(one: Wanted) -> int:
     """Return what a server puts on the cards whether it fits there or not; the least of it, where not all is known."""
     demand = one.demand()
     of_layers = demand.kv_cache_bytes + (0 if one.experts_in_memory else demand.weights_bytes)
@@ -373,7 +429,7 @@ def _on_cards(one: Wanted) -> int:
         return of_layers + demand.overhead_bytes
     if one.gpu_layers == "auto" or not one.gpu_layers or one.model.attention is None:
         return 0  # a number says nothing where it is not known of how many
-    layers = one.model.attention.layers
+    layers = one.model.attention.depth
     return of_layers * min(one.gpu_layers, layers) // layers + demand.overhead_bytes
 
 
@@ -384,14 +440,14 @@ def _held(wanted: Sequence[Wanted]) -> int:
 
 def _left_to_memory(wanted: Sequence[Wanted], room: Room) -> float:
     """Return what of servers lies in the host's memory, when the cards hold as much as they can and are to."""
-    need = on_cards = 0
+    need = taken = 0
     for one in wanted:
         total = one.demand().total_bytes
         need += total
         counted = isinstance(one.gpu_layers, int) and one.model.attention is not None
         exactly = one.gpu_layers == 0 or (counted and not one.experts_in_memory)
-        on_cards += _on_cards(one) if exactly else total
-    return need - min(on_cards, room.vram_bytes * USABLE)
+        taken += on_cards(one) if exactly else total
+    return need - min(taken, room.vram_bytes * USABLE)
 
 
 def loaded_bytes(parameters: int, embedding: Embedding, bits: float) -> int:

@@ -28,9 +28,12 @@ class ImageStates:
     """The images of a host."""
 
     digests: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Reference -> what registries call that image, ``name@sha256:...``; a missing image has no entry."""
+    """
+    Reference -> what registries call that image, ``name@sha256:...``, and then what Docker itself calls it,
+    ``sha256:...``; a missing image has no entry.
+    """
     recorded: Mapping[str, str] = field(default_factory=dict)
-    """Reference -> what it was when it was pulled."""
+    """Reference -> what it was when it was pulled, or loaded from a bundle, which has no registry's name."""
 
 
 class Images(FactBase[ImageStates]):
@@ -42,7 +45,7 @@ class Images(FactBase[ImageStates]):
         """One loop: docker answers for several at once without saying which is which."""
         return StringCommand(
             "for image in", *map(QuoteString, references), "; do",
-            """found=$(docker image inspect --format '{{join .RepoDigests " "}}' -- "$image" 2>/dev/null) &&""",
+            """found=$(docker image inspect --format '{{join .RepoDigests " "}} {{.ID}}' -- "$image" 2>/dev/null) &&""",
             'echo "have $image $found"; done; sed "s/^/record /"', RECORD, "2>/dev/null; true",
         )  # fmt: skip
 
@@ -59,11 +62,12 @@ class Images(FactBase[ImageStates]):
 
 
 @operation()
-def images(references: Sequence[str]) -> Commands:
+def images(references: Sequence[str], bundle: str | None = None) -> Commands:
     """
-    Have images, each pulled where it is missing, and only there.
+    Have images, each pulled where it is missing, and only there; loaded, where the host has everything from a bundle.
 
     + references: ``name:version`` or ``name@sha256:...``, as docker pull takes them
+    + bundle: base of the bundle that the host has everything from
 
     One remote command when all are there. A version is recorded with its digest when it is pulled: should the image
     be removed, the same one comes back, wherever the version points by then.
@@ -78,7 +82,9 @@ def images(references: Sequence[str]) -> Commands:
     if lines:
         yield StringCommand("sh -c", QuoteString(NOTE), "sh", RECORD, *map(QuoteString, lines))
     if missing:
-        yield ShownCommand("sh -c", QuoteString(PULL), "sh", RECORD, *map(QuoteString, missing))
+        yield ShownCommand(
+            "sh -c", QuoteString(PULL), "sh", RECORD, QuoteString(bundle or ""), *map(QuoteString, missing)
+        )
     if not (missing or lines):
         host.noop(f"{len(wanted)} images are there")
 

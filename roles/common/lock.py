@@ -51,7 +51,7 @@ class HardwareTag(Options):
     """What a hardware tag in an inventory stands for."""
 
     vendor: Literal["intel", "nvidia"] | None = None
-    """None for a tag that is no card: `cpu`, `numa`."""
+    """None for a tag that is no card: `cpu`, `numa`, `seed`."""
 
     family: str | None = None
     """The tag of the card's family, which has all that its cards have in common."""
@@ -126,7 +126,7 @@ Tag = Annotated[str, AfterValidator(_known)]
 
 
 def cards_of(tag: str) -> dict[str, Card]:
-    """Return the cards that fit a tag by PCI id, those of all its members for a family; none for `cpu` and `numa`."""
+    """Return the cards that fit a tag by PCI id, those of all its members for a family; none for what is no card."""
     members = [entry for name, entry in HARDWARE.items() if tag in (name, entry.family)]
     return {pci_id: card for entry in members for pci_id, card in entry.cards.items()}
 

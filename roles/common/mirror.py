@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
+from roles.common.bundle import PREFIX
 from roles.common.data import from_yaml
 
 PRESETS = Path(__file__).parents[2] / "files" / "mirrors.yaml"
@@ -24,6 +25,20 @@ class Mirror:
     pypi: str | None = None
 
 
+IN_BUNDLES = Mirror(
+    "bundle",
+    ubuntu="ubuntu",
+    ubuntu_ports="ubuntu-ports",
+    debian="debian",
+    debian_security="debian-security",
+    pypi="pypi/simple",
+)
+"""
+Where bundles have these archives, below their base: under names of their own, since any mirror may be where they were
+copied from. All else lies under its public address.
+"""
+
+
 @cache
 def presets() -> dict[str, Mirror]:
     """Return the mirrors of files/mirrors.yaml by name."""
@@ -40,9 +55,11 @@ def mirror_named(name: str) -> Mirror:
     Return the mirror that a name or a URL stands for.
 
     A URL is the archive itself, whichever the host needs. Debian's security archive is beside it: ``URL-security``
-    for Debian, as every public mirror has it; Ubuntu's is in the archive.
+    for Debian, as every public mirror has it; Ubuntu's is in the archive. A bundle's base has the `PREFIX` before it.
     """
     if name in presets():
         return presets()[name]
-    url = name.rstrip("/")
+    url = name.removeprefix(PREFIX).rstrip("/")
+    if name.startswith(PREFIX):
+        return Mirror(name, **{key: f"{url}/{place}" for key, place in asdict(IN_BUNDLES).items() if key != "name"})
     return Mirror(name, url, url, url, f"{url}-security", url)

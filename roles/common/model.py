@@ -28,11 +28,11 @@ Count = Annotated[int, Field(ge=1)]
 Gigabytes = Annotated[float, Field(ge=0)]
 
 
-class Attention(Options):
-    """What decides the size of a model's KV cache; config.json: num_hidden_layers, num_key_value_heads, head_dim."""
+class Layers(Options):
+    """Layers that keep keys and values, and how much each keeps of a token."""
 
-    layers: Count
-    """Those that keep keys and values: a hybrid model has others besides."""
+    layers: Annotated[int, Field(ge=0)]
+    """How many: a hybrid model has others besides."""
     kv_heads: Count | list[Annotated[int, Field(ge=0)]]
     """One number, or one for each layer."""
     head_dim: Count
@@ -43,8 +43,6 @@ class Attention(Options):
     kv_lora_rank + qk_rope_head_dim elements for all heads: `kv_heads: 1, head_dim: 576`, as llama.cpp's headers say it
     (ggml-org/llama.cpp#12801, #19067).
     """
-    heads: Count | None = None
-    """Of the queries, num_attention_heads: tensor parallelism divides these. None: not known."""
 
     def elements(self, cards: int = 1) -> tuple[int, int]:
         """
@@ -55,6 +53,33 @@ class Attention(Options):
         each = self.kv_heads if isinstance(self.kv_heads, list) else [self.kv_heads] * self.layers
         heads = sum(max(1, heads // cards) for heads in each if heads)
         return heads * self.head_dim, heads * (self.head_dim if self.value_dim is None else self.value_dim)
+
+
+class SlidingLayers(Layers):
+    """Layers that look back at the last tokens alone; engines that know it keep no others for them."""
+
+    window: Count
+    """At how many; config.json: sliding_window."""
+
+
+class Attention(Layers):
+    """What decides the size of a model's KV cache; config.json: num_hidden_layers, num_key_value_heads, head_dim."""
+
+    heads: Count | None = None
+    """Of the queries, num_attention_heads: tensor parallelism divides these. None: not known."""
+    sliding: SlidingLayers | None = None
+    """Its layers with a window, in models that have such; all that stands beside this is of the others then."""
+
+    @property
+    def depth(self) -> int:
+        """How many layers keep anything."""
+        return self.layers + (self.sliding.layers if self.sliding else 0)
+
+    @model_validator(mode="after")
+    def _keeps_something(self) -> Self:
+        if not self.depth:
+            raise ValueError("no layer keeps keys and values")
+        return self
 
 
 class Shape(Options):
@@ -105,11 +130,6 @@ class Model:
     def attention_heads(self) -> int | None:
         """Heads of the queries, which tensor parallelism divides; None when not known."""
         return self.attention.heads if self.attention else None
-
-    @property
-    def kv_elements_per_token(self) -> int | None:
-        """Elements of the KV cache that a token takes, keys and values; None when not known."""
-        return sum(self.attention.elements()) if self.attention else None
 
 
 class CatalogueSource(Options):

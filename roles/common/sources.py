@@ -32,6 +32,8 @@ class Source:
     url: str = ""
     """A file that is fetched from there. With `listing`, its address up to its name, or "" when the listing has whole
     addresses."""
+    sha256: str = ""
+    """What the file must be, where the role knows that."""
     is_manifest: bool = False
     """The file is the largest layer of what this manifest of a registry describes."""
     listing: str = ""

@@ -39,9 +39,17 @@ RECORDS = "/var/lib/metal2model/docker"
 
 @deploy("Docker")
 def deploy_docker(
-    options: DockerOptions, tags: Sequence[str], report: HardwareReport, lock_timeout_seconds: int
+    options: DockerOptions,
+    tags: Sequence[str],
+    report: HardwareReport,
+    lock_timeout_seconds: int,
+    bundle: str | None = None,
 ) -> None:
-    """Have containers run on the host, and see its cards."""
+    """
+    Have containers run on the host, and see its cards.
+
+    ``bundle``: base of the bundle that images come from; None for their registries.
+    """
     present: Present = host.get_fact(Presence)
     if problems := refused(options, tags, report, present):
         refuse(name="Keep the engine that is there", problems=problems)
@@ -60,7 +68,7 @@ def deploy_docker(
     settings(name="Write daemon.json", wanted=json_files(options, tags))
     units(name="Run the engine", units=wanted_units(options, tags, report))
     if options.images:
-        images(name="Pull the images", references=options.images)
+        images(name="Pull the images", references=options.images, bundle=bundle)
     proven(
         name="Prove that a container runs",
         gpus=len(declared_cards(tags, report, "nvidia")),

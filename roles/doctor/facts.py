@@ -11,7 +11,8 @@ from pyinfra.api import FactBase, QuoteString, StringCommand
 
 from roles.common.sources import Source
 
-ASK = Path(__file__).parent / "files" / "ask.py"
+ASK = Path(__file__).parents[1] / "common" / "files" / "ask.py"
+"""The models role has it, too, to choose between hubs."""
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ from pydantic import Field, model_validator
 from roles.common.container import ImageReference, cannot_mount
 from roles.common.engine import EngineOptions, InstanceOptions, is_loopback
 from roles.common.findings import Finding
-from roles.common.fit import USABLE, Room, Split, Wanted, resident
+from roles.common.fit import USABLE, Claim, Room, Split, Wanted, resident
 from roles.common.hardware import HardwareReport
-from roles.common.lock import vendors_of
+from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.options import DirectoryName, InstanceName, OptionProblem
 
@@ -125,9 +125,29 @@ class IpexLlmOptions(EngineOptions):
         if "intel" not in vendors_of(tags):
             found.append(Finding("ipex_no_card", "ipex_llm", {"found": list(tags)}))
         for name, one in self.present.items():
-            bits = BITS[one.low_bit]
-            wanted = Wanted(name, models[one.model], one.context_length, fit=one.fit, maps_weights=False, bits=bits)
             room = Room.of(report, tags, "intel")
             # It computes on the first card.
-            found += resident("ipex_llm", wanted, Room(room.memory_bytes, room.cards[:1]), Split(), USABLE)
+            first = Room(room.memory_bytes, room.cards[:1])
+            found += resident("ipex_llm", _wanted(name, one, models), first, Split(), USABLE)
         return found
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return what its servers take of the first card: model, cache and overhead."""
+        if self.devices != ["/dev/dri"]:
+            return []  # which card that is, only the host knows
+        return [
+            Claim(
+                f"ipex_llm/instances/{name}",
+                {card.controller.address: Split().demand(_wanted(name, one, models)).total_bytes},
+                one.fit,
+            )
+            for name, one in self.present.items()
+            if models[one.model].size_bytes
+            for card in declared_cards(tags, report, "intel")[:1]
+        ]
+
+
+def _wanted(name: str, instance: IpexLlmInstanceOptions, models: Mapping[str, Model]) -> Wanted:
+    bits = BITS[instance.low_bit]
+    model, tokens = models[instance.model], instance.context_length
+    return Wanted(name, model, tokens, fit=instance.fit, maps_weights=False, bits=bits)

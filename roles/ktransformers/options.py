@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from roles.common.cuda import card_findings, driver_findings, python_findings
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import Room, Split, Wanted, resident, spilling
+from roles.common.fit import Claim, Room, Split, Wanted, resident, spilling
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -224,6 +224,21 @@ class KTransformersOptions(EngineOptions):
                 found.append(Finding("kt_processor", f"ktransformers/instances/{name}/method", words))
             found += _fit(name, one, models, Room.of(report, tags, "nvidia"))
         return found
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return the share of each card that its servers take for weights and KV cache at their start."""
+        cards = declared_cards(tags, report, "nvidia")
+        return [
+            Claim(
+                f"ktransformers/instances/{name}",
+                {
+                    card.controller.address: one.gpu_memory_utilization * ((card.card.vram_mib or 0) << 20)
+                    for card in cards[: one.tensor_parallel]
+                },
+                one.fit,
+            )
+            for name, one in self.present.items()
+        ]
 
 
 def _fit(

@@ -103,5 +103,5 @@ def archives(options: LlamaCppOptions, variant: Variant) -> tuple[str, list[str]
 
 def _named(version: str, arguments: list[str]) -> tuple[str, list[str]]:
     """Return a version's directory and arguments: another digest or CMake option is another directory."""
-    content = [word for word in arguments if not word.startswith(("http://", "https://"))]
+    content = [word for word in arguments if not word.startswith(("http://", "https://", "file://"))]
     return f"{version}-{sha256(' '.join(content).encode()).hexdigest()[:8]}", arguments

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from roles.common.sources import Source, host_of
 from roles.llama_cpp.deploy import archives, installation
@@ -17,11 +18,11 @@ def sources(options: LlamaCppOptions, tags: Sequence[str], architecture: str) ->
         arguments = [word for variant in options.variants(tags) for word in archives(options, variant)[1]]
     else:
         arguments = installation(options, tags, architecture)[1]
-    urls = [word for word in arguments if word.startswith(("http://", "https://"))]
+    pinned = [(url, digest) for url, digest in pairwise(arguments) if url.startswith(("http://", "https://"))]
     return [
         Source(
             kind="release", what=f"llama_cpp {url.rpartition('/')[2]}", name=host_of(url),
-            option="llama_cpp/download_url", url=url,
+            option="llama_cpp/download_url", url=url, sha256=digest,
         )
-        for url in urls
+        for url, digest in pinned
     ]  # fmt: skip

@@ -13,9 +13,9 @@ from pydantic import Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import Room, Wanted, spilling
+from roles.common.fit import Claim, Room, Wanted, on_cards, spilling, spread
 from roles.common.hardware import HardwareReport
-from roles.common.lock import vendors_of
+from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.numa import NumaChoice, numa_findings
 from roles.common.options import HttpUrl, InstanceName, OptionProblem, Sha256, did_you_mean
@@ -53,6 +53,18 @@ RESERVED_ARGUMENTS = {
 
 EXPERTS_IN_MEMORY = ("-ot", "--override-tensor", "-cmoe", "--cpu-moe", "-ncmoe", "--n-cpu-moe")
 """Flags that leave a mixture's experts to the processors."""
+
+CHOOSES_CARDS = (
+    "-dev", "--device", "-sm", "--split-mode", "-ts", "--tensor-split", "-mg", "--main-gpu",
+    "CUDA_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES", "ONEAPI_DEVICE_SELECTOR", "ZE_AFFINITY_MASK",
+)  # fmt: skip
+"""Flags and variables by which a server has other cards, or has them otherwise, than all of them by their sizes."""
+
+UBATCH = 512
+"""Tokens that llama-server computes at once, by default; layers with a window keep as many beside it
+(src/llama-kv-cache-iswa.cpp upstream, ggml-org/llama.cpp#13194)."""
+KEEPS_MORE = ("--swa-full", "-ub", "--ubatch-size")
+"""Flags by which such layers keep all tokens, or others than those."""
 
 REMOVED_ARGUMENTS = {
     "--mmap": "write load_mode: mmap",
@@ -313,7 +325,11 @@ class LlamaCppOptions(EngineOptions):
             room = replace(room, cards=())
         elif vendors_of(tags) and not room.cards:
             return []  # nobody knows the size of one of the cards
-        wanted = [
+        return spilling("llama_cpp", self._wanted(models), room)
+
+    def _wanted(self, models: Mapping[str, Model]) -> list[Wanted]:
+        flags = {name: {one.flag_of(word) for word in one.extra_arguments} for name, one in self.instances.items()}
+        return [
             Wanted(
                 name,
                 models[one.model],
@@ -324,9 +340,23 @@ class LlamaCppOptions(EngineOptions):
                 one.fit,
                 one.gpu_layers,
                 maps_weights=one.load_mode in ("auto", "mmap"),
-                experts_in_memory=any(one.flag_of(argument) in EXPERTS_IN_MEMORY for argument in one.extra_arguments),
+                experts_in_memory=not flags[name].isdisjoint(EXPERTS_IN_MEMORY),
+                beside_window=UBATCH if flags[name].isdisjoint(KEEPS_MORE) else None,
             )
             for name, one in self.instances.items()
             if one.present
         ]
-        return spilling("llama_cpp", wanted, room)
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return what its servers take of the cards: by `auto` all that there is of what they need."""
+        cards = declared_cards(tags, report, self._vendor(tags)) if self.uses_gpu(tags) else []
+        found = []
+        for wanted in self._wanted(models):
+            one = self.instances[wanted.name]
+            words = {one.flag_of(word) for word in one.extra_arguments} | set(one.environment)
+            if wanted.model.size_bytes and words.isdisjoint(CHOOSES_CARDS):
+                auto = wanted.gpu_layers == "auto"
+                need = wanted.demand().total_bytes if auto else on_cards(wanted)
+                option = f"llama_cpp/instances/{wanted.name}"
+                found.append(Claim(option, spread(cards, need), one.fit, yields=auto, judged=True))
+        return found

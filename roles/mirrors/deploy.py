@@ -15,9 +15,9 @@ def deploy_mirrors(options: MirrorsOptions, lock_timeout_seconds: int | None = N
     """
     mirrors_in_use(
         name="Take packages from mirrors that answer",
-        apt=options.apt,
-        security=options.security,
-        pypi=options.pypi,
+        apt=options.of_apt,
+        security=options.moves_security,
+        pypi=options.of_pypi,
         timeout_seconds=options.probe_timeout_seconds,
         lock_timeout_seconds=lock_timeout_seconds,
     )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from roles.common.mirror import Mirror, mirror_named, presets
+from roles.common.mirror import IN_BUNDLES, Mirror, mirror_named, presets
+from roles.common.options import has_login
 from roles.common.sources import PIP, Archive, Source, archive, host_of
 from roles.mirrors.facts import HostSources
 from roles.mirrors.operations import originals
@@ -17,6 +18,20 @@ PACKAGES, SECURITY, PYPI = "apt", "apt security", "pypi"
 def sources(options: MirrorsOptions, state: HostSources, *, needs_pypi: bool) -> list[Source]:
     """Return what apt and pip are to use on a host, and what they could use instead; every archive by one suite."""
     return [*_apt(options, state), *_pypi(options, needs_pypi=needs_pypi)]
+
+
+def originals_of(state: HostSources) -> dict[str, str]:
+    """Return what the archive's addresses begin with in a host's apt sources, each with its place in a bundle."""
+    release = state.release
+    return {
+        f"{uri.rstrip('/')}/": place
+        for path, text in state.apt_files.items()
+        for entry in entries(path, text)
+        if is_archive(path, entry, release) and (place := mirror_uri(entry, release, IN_BUNDLES, security=True))
+        for uri in _served(entry)
+        # The host refuses it by itself; it is not to stand in the arguments of a program there.
+        if not has_login(uri)
+    }
 
 
 def _apt(options: MirrorsOptions, state: HostSources) -> Iterator[Source]:

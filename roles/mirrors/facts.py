@@ -16,6 +16,8 @@ STATE = "/var/lib/metal2model/mirrors"
 CHOSEN = f"{STATE}/chosen"
 PIP = "/etc/pip.conf"
 UV = "/etc/uv/uv.toml"
+EXPIRY = "/etc/apt/apt.conf.d/99metal2model-bundle"
+"""What lets apt take lists that have expired; last in the order in which apt reads its settings."""
 NO_RELEASE = Release("", "", "")
 PROBE = (Path(__file__).parent / "files" / "probe.sh").read_text()
 
@@ -26,7 +28,7 @@ class HostSources:
 
     release: Release = NO_RELEASE
     files: Mapping[str, str] = field(default_factory=dict)
-    """Path -> text: apt's sources, and the configuration of pip and uv."""
+    """Path -> text: apt's sources, the configuration of pip and uv, and `EXPIRY`."""
     kept: Mapping[str, str] = field(default_factory=dict)
     """Path -> text as it was before we first changed it."""
     chosen: tuple[tuple[str, str], ...] = ()
@@ -44,8 +46,8 @@ class HostSources:
 
     @property
     def apt_files(self) -> dict[str, str]:
-        """The files that apt reads."""
-        return {path: text for path, text in self.files.items() if path.startswith("/etc/apt/")}
+        """The files that name apt's sources."""
+        return {path: text for path, text in self.files.items() if path.startswith("/etc/apt/sources.list")}
 
 
 class MirrorState(FactBase[HostSources]):
@@ -62,7 +64,7 @@ class MirrorState(FactBase[HostSources]):
         """``topics``: which chosen mirrors to check, of ``apt`` and ``pypi``."""
         return StringCommand(
             f"{PROBE}\nprobe_timeout={timeout_seconds}\n"
-            f"show_state {STATE} {KEPT} {PIP} {UV}\n"
+            f"show_state {STATE} {KEPT} {PIP} {UV} {EXPIRY}\n"
             f"check_chosen {CHOSEN} {' '.join(topics)}"
         )
 
@@ -109,13 +111,22 @@ class MirrorProbes(FactBase[list[ProbeResult]]):
     default = list
 
     def command(
-        self, apt: Mapping[str, Mapping[str, str]], pypi: Mapping[str, str], architecture: str, timeout_seconds: int
+        self,
+        apt: Mapping[str, Mapping[str, str]],
+        pypi: Mapping[str, tuple[str, str]],
+        architecture: str,
+        timeout_seconds: int,
     ) -> StringCommand:
-        """``apt``: name of a candidate -> its source files by name; ``pypi``: name -> URL of the simple index."""
+        """
+        Say what to ask of each candidate.
+
+        ``apt``: name of a candidate -> its source files by name; ``pypi``: name -> a page of its index, and what
+        stands there.
+        """
         lines = [PROBE, f"probe_timeout={timeout_seconds}", f"architecture={shlex.quote(architecture)}"]
         for topic, tries in (
             ("apt", [_try_apt(name, files) for name, files in apt.items()]),
-            ("pypi", [f"try_pypi {shlex.join([name, url])}" for name, url in pypi.items()]),
+            ("pypi", [f"try_pypi {shlex.join([name, *page])}" for name, page in pypi.items()]),
         ):
             if tries:
                 lines.append(f"# {topic}\n{{ {' || '.join(tries)} || true; }}")

@@ -11,9 +11,10 @@ from pyinfra import host
 from pyinfra.api import QuoteString, StringCommand, operation
 
 from roles.common.apt import apt_script
+from roles.common.bundle import PREFIX
 from roles.common.mirror import Mirror, mirror_named
 from roles.common.operations import Commands
-from roles.mirrors.facts import CHOSEN, PIP, STATE, UV, HostSources, MirrorProbes, MirrorState, packed
+from roles.mirrors.facts import CHOSEN, EXPIRY, PIP, STATE, UV, HostSources, MirrorProbes, MirrorState, packed
 from roles.mirrors.options import UPSTREAM
 from roles.mirrors.sources import (
     KEPT,
@@ -28,6 +29,8 @@ from roles.mirrors.sources import (
 
 SWITCH = (Path(__file__).parent / "files" / "switch.sh").read_text()
 MARK = "Written by metal2model, role mirrors"
+UNCHECKED = "Acquire::Check-Valid-Until"
+"""The setting of apt's without which lists of a bundle are good for a week, see `expiry`."""
 
 
 @dataclass
@@ -41,7 +44,7 @@ class Change:
     indexes: list[str] = field(default_factory=list)
     """URLs of the InRelease files that apt must take afterwards."""
     files: dict[str, str | None] = field(default_factory=dict)
-    """Path -> new text of a file of pip's or uv's, None to remove it."""
+    """Path -> new text of a file beside apt's sources, None to remove it."""
     chosen: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
     """Topic -> its new lines in `CHOSEN`."""
     label: str = ""
@@ -110,11 +113,11 @@ def originals(state: HostSources) -> dict[str, str]:
 
 def apt_problems(state: HostSources, names: Sequence[str]) -> list[str]:
     """Return why apt's sources cannot be handled at all."""
-    release = state.release
+    release, option = state.release, option_of("apt", names)
     if release.distribution not in ("ubuntu", "debian") or not release.codename:
         found = f"{release.distribution or 'an unknown distribution'} {release.codename}".strip()
         return [
-            f"mirrors/apt: the host runs {found}; mirrors are known for Ubuntu and Debian releases with a codename "
+            f"{option}: the host runs {found}; mirrors are known for Ubuntu and Debian releases with a codename "
             "in /etc/os-release; leave the option out for this host"
         ]
     if list(names) == [UPSTREAM]:
@@ -124,8 +127,8 @@ def apt_problems(state: HostSources, names: Sequence[str]) -> list[str]:
             return []
     looked = ", ".join(state.apt_files) or "no file at all"
     return [
-        f"mirrors/apt: found no enabled entry of the archive of {release.distribution} {release.codename} in apt's "
-        f"sources ({looked}), so there is nothing to point to a mirror; an entry counts when its suites are of "
+        f"{option}: found no enabled entry of the archive of {release.distribution} {release.codename} in apt's "
+        f"sources ({looked}), so there is nothing to point anywhere else; an entry counts when its suites are of "
         f"{release.codename} and it is signed by the archive's keyring: add one, or leave the option out"
     ]
 
@@ -135,10 +138,23 @@ def apt_rests(state: HostSources, names: Sequence[str], security: bool) -> bool:
     if state.values("apt.wanted") != [wanted(names, security)] or "apt" in state.dead:
         return False
     mirror = mirror_named(state.value("apt.mirror"))
-    return all(
+    return not expiry(state, mirror.name) and all(
         mirrored(path, text, state.release, mirror, security) == state.files[path]
         for path, text in originals(state).items()
     )
+
+
+def expiry(state: HostSources, mirror: str) -> dict[str, str | None]:
+    """
+    Return what is to become of `EXPIRY` for a mirror's sake.
+
+    Debian's security updates are signed for a week (Valid-Until in their Release file), and a bundle stays as it is;
+    who serves it decides how old it may grow. Of signatures, nothing is checked less: apt.conf(5),
+    Acquire::Check-Valid-Until.
+    """
+    text = f'// {MARK}, for mirrors/all: a bundle does not change, so its lists expire.\n{UNCHECKED} "false";\n'
+    new = text if mirror.startswith(PREFIX) else None
+    return {} if state.files.get(EXPIRY) == new else {EXPIRY: new}
 
 
 def wanted(names: Sequence[str], security: bool) -> str:
@@ -151,6 +167,7 @@ def restore_apt(state: HostSources, change: Change) -> None:
     texts = originals(state)
     change.sources = {path: text for path, text in texts.items() if text != state.files[path]}
     change.indexes = new_indexes(state, texts)
+    change.files |= expiry(state, UPSTREAM)
     if change.sources or any(key.startswith("apt.") for key, _ in state.chosen):
         change.chosen["apt"] = []
         change.label = UPSTREAM
@@ -168,8 +185,8 @@ def pypi_problems(state: HostSources, names: Sequence[str]) -> list[str]:
     if list(names) == [UPSTREAM]:
         return []
     return [
-        f"mirrors/pypi: {path} exists and is not ours; it is not overwritten, because an administrator may need it: "
-        "move its settings elsewhere and remove it, or leave the option out for this host"
+        f"{option_of('pypi', names)}: {path} exists and is not ours; it is not overwritten, because an administrator "
+        "may need it: move its settings elsewhere and remove it, or leave the option out for this host"
         for path in (PIP, UV)
         if path in state.files and MARK not in state.files[path]
     ]
@@ -196,10 +213,18 @@ def pypi_rests(state: HostSources, names: Sequence[str]) -> bool:
     return all(state.files.get(path) == text for path, text in files.items())
 
 
+def index_page(mirror: Mirror) -> tuple[str, str]:
+    """Return a page by which an index is known, and what stands there; a bundle may hold no package at all."""
+    if mirror.name.startswith(PREFIX):
+        return f"{mirror.pypi}/index.html", "pypi:repository-version"
+    return f"{mirror.pypi}/pip/", "pip-[0-9]"
+
+
 def restore_pypi(state: HostSources, change: Change) -> None:
     """Plan to remove what we wrote for pip and uv."""
-    change.files = {path: None for path in (PIP, UV) if MARK in state.files.get(path, "")}
-    if change.files or any(key.startswith("pypi.") for key, _ in state.chosen):
+    ours = [path for path in (PIP, UV) if MARK in state.files.get(path, "")]
+    change.files |= dict.fromkeys(ours)
+    if ours or any(key.startswith("pypi.") for key, _ in state.chosen):
         change.chosen["pypi"] = []
 
 
@@ -224,7 +249,7 @@ def choose(
             refused["apt"].append(f"{mirror.name}: has no archive for {release.distribution} on {release.architecture}")
     for mirror in candidates.get("pypi", ()):
         if mirror.pypi:
-            pypi_tries[mirror.name] = mirror.pypi
+            pypi_tries[mirror.name] = index_page(mirror)
         else:
             refused["pypi"].append(f"{mirror.name}: has no Python index")
     results = host.get_fact(
@@ -233,7 +258,7 @@ def choose(
     good: dict[str, Mirror] = {}
     for result in results:
         if result.problem:
-            refused[result.topic].append(f"{result.name}: {result.problem.strip()}")
+            refused[result.topic].append(f"{result.name.removeprefix(PREFIX)}: {result.problem.strip()}")
         else:
             good[result.topic] = mirror_named(result.name)
     if "apt" in good:
@@ -247,17 +272,23 @@ def choose(
     return [
         "\n  ".join(
             [
-                f"mirrors/{topic}: none of the candidates can be used from this host, and nothing was changed:",
+                f"{option_of(topic, names)}: none of the candidates can be used from this host, and nothing was "
+                "changed:",
                 *(refused[topic] or ["no answer at all"]),
-                f"what to do: {advice(refused[topic])}",
+                f"what to do: {advice(refused[topic], names)}",
             ]
         )
-        for topic in candidates
-        if topic not in good
+        for topic, names in (("apt", apt), ("pypi", pypi))
+        if topic in candidates and topic not in good
     ]
 
 
-def advice(reasons: Sequence[str]) -> str:
+def option_of(topic: str, names: Sequence[str]) -> str:
+    """Return the option that chose the candidates."""
+    return "mirrors/all" if any(name.startswith(PREFIX) for name in names) else f"mirrors/{topic}"
+
+
+def advice(reasons: Sequence[str], names: Sequence[str]) -> str:
     """Return what helps, by what the candidates' reasons have in common."""
     text = " ".join(reasons)
     if "No system certificates" in text:
@@ -267,23 +298,35 @@ def advice(reasons: Sequence[str]) -> str:
         )
     if "not valid yet" in text:
         return "the host's clock is behind: set it, then run again"
+    if option_of("", names) == "mirrors/all":
+        return (
+            "check that the host reaches the bundle; one that was made on a host of another release or architecture, "
+            "or with fewer suites in apt's sources, lacks what this one needs: make it again by deploys/bundle.py on a "
+            "host like this one"
+        )
     return "name other candidates (files/mirrors.yaml lists some), or see to the host's network or proxy"
 
 
 def plan_apt(state: HostSources, mirror: Mirror, names: Sequence[str], security: bool, change: Change) -> None:
     """Plan to point apt to a mirror."""
+    change.files |= expiry(state, mirror.name)
     written = set(state.values("apt.written"))
     checks: set[str] = set()
+    local: list[str] = []
     for path, text in originals(state).items():
         for entry, uri in moved(path, text, state.release, mirror, security):
             written.add(uri)
             checks.add(f"{uri}dists/{entry.suites[0]}")
+            # A directory on the host is no archive that an administrator would have moved, see `is_archive`.
+            if uri.startswith("file://"):
+                # apt says it with one slash.
+                local += [f"file:{uri[7:]}dists/{suite}/InRelease" for suite in entry.suites]
         new = mirrored(path, text, state.release, mirror, security)
         if new != text:
             change.keep[path] = text
         if new != state.files[path]:
             change.sources[path] = new
-    change.indexes = new_indexes(state, change.sources)
+    change.indexes = list(dict.fromkeys([*new_indexes(state, change.sources), *local]))
     # One check for each archive tells whether the mirror is alive; every suite of it would cost the run more.
     first = {url.split("dists/")[0]: url for url in sorted(checks, reverse=True)}
     change.chosen["apt"] = [
@@ -302,7 +345,7 @@ def plan_pypi(state: HostSources, mirror: Mirror, names: Sequence[str], change: 
     change.chosen["pypi"] = [
         ("pypi.wanted", wanted(names, False)),
         ("pypi.mirror", mirror.name),
-        ("pypi.check", f"{mirror.pypi}/pip/"),
+        ("pypi.check", index_page(mirror)[0]),
     ]
 
 
@@ -343,10 +386,12 @@ def _use(change: Change, record: str) -> list[str]:
     """Return the steps by which apt takes new sources: from a copy first, for real when that was good."""
     urls = " ".join(map(_quote, change.indexes))
     label = _quote(change.label)
+    # The file that says so comes when apt's sources are in place.
+    unchecked = f" -o {UNCHECKED}=false" if change.label.startswith(PREFIX) else ""
     return [
         "begin",
         *(f'put {packed(new)} "$(staged {_quote(path)})"' for path, new in change.sources.items()),
-        "with_staged m2m_apt_get update || [ $? -ne 75 ] || exit 75",
+        f"with_staged m2m_apt_get update{unchecked} || [ $? -ne 75 ] || exit 75",
         f'check {label} "$(with_staged apt-get --print-uris update 2>&1)" {urls} || return 1',
         *(f"put {packed(old)} {_quote(KEPT + path)}" for path, old in change.keep.items()),
         *([f"put {packed(record)} {CHOSEN}"] if change.chosen["apt"] else []),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 
+from roles.common.bundle import PREFIX, BundleUrl
 from roles.common.mirror import presets
-from roles.common.options import Options, Seconds, did_you_mean, has_login
+from roles.common.options import OptionProblem, Options, Seconds, did_you_mean, has_login
 
 UPSTREAM = "upstream"
 
@@ -54,6 +55,13 @@ Candidates = Annotated[tuple[str, ...], BeforeValidator(_listed), AfterValidator
 class MirrorsOptions(Options):
     """Where packages come from. What is left out stays on the host as it is."""
 
+    all: BundleUrl | None = None
+    """Base of a bundle that deploys/bundle.py made: ``http://server.lan/bundle``, or ``file:///mnt/bundle`` for a
+    directory of the host. Everything that roles fetch is then taken from there, and nothing from anywhere else. It
+    is taken as it is, however old. Packages and programs are proven by signatures and digests; images of containers,
+    and models without a digest, by nothing but the server that they come from: where others could pose as that, use
+    ``https://`` or ``file://``."""
+
     apt: Candidates | None = None
     """Mirrors of the distribution's archive, in order of preference: ``tuna``, ``ustc``, ``aliyun``, ``huaweicloud``
     (files/mirrors.yaml) or the URL of an archive such as ``http://mirror.lan/ubuntu``. The first that answers on the
@@ -71,3 +79,27 @@ class MirrorsOptions(Options):
 
     probe_timeout_seconds: Seconds = 10
     """How long a candidate may be silent before the next is tried."""
+
+    @model_validator(mode="after")
+    def _all_or_each(self) -> Self:
+        for option, given in (("apt", self.apt), ("pypi", self.pypi), ("security", self.security or None)):
+            if self.all and given is not None:
+                raise OptionProblem(
+                    option, "does not go with mirrors/all, which has one place for everything; remove this or that"
+                )
+        return self
+
+    @property
+    def of_apt(self) -> tuple[str, ...] | None:
+        """The candidates for the distribution's archive, the bundle alone where there is one."""
+        return (PREFIX + self.all,) if self.all else self.apt
+
+    @property
+    def of_pypi(self) -> tuple[str, ...] | None:
+        """The same for the Python package index."""
+        return (PREFIX + self.all,) if self.all else self.pypi
+
+    @property
+    def moves_security(self) -> bool:
+        """Whether the security pocket comes from there, too."""
+        return self.security or self.all is not None

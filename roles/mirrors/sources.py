@@ -46,6 +46,10 @@ class Release:
     architecture: str
     """As dpkg spells it: amd64, arm64."""
 
+    def __str__(self) -> str:
+        """As a person says it."""
+        return f"{self.distribution} {self.codename} {self.architecture}"
+
     @property
     def ports(self) -> bool:
         """Whether Ubuntu serves this architecture from its ports archive, which has all pockets on one host."""

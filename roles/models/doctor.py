@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import quote
 
-from roles.common.model import HubName, catalogue
 from roles.common.sources import Source, host_of
-from roles.models.options import DEFAULT_BRANCH, ModelsOptions
+from roles.models.options import ModelsOptions, Place
 
 HUGGINGFACE_MIRROR = "https://hf-mirror.com"
 WEIGHTS = ("*.gguf", "*.safetensors", "*.bin")
@@ -31,64 +31,40 @@ def _model(options: ModelsOptions, name: str) -> Iterator[Source]:
             kind="model", what=what, name=host_of(chosen.url), option=f"models/wanted/{name}/url", url=chosen.url,
             shows="GGUF" if chosen.path.endswith(".gguf") else "",
         )  # fmt: skip
-    if not chosen.repo or not chosen.revision:
-        return
-    if chosen.kind == "huggingface":
-        endpoints = dict.fromkeys(
-            (options.huggingface_endpoint, ModelsOptions().huggingface_endpoint, HUGGINGFACE_MIRROR)
-        )
-        for endpoint in endpoints:
-            yield _huggingface(endpoint, chosen.repo, chosen.revision, chosen.files, what=what, value=endpoint,
-                               option="models/huggingface_endpoint",
-                               declared=endpoint == options.huggingface_endpoint)  # fmt: skip
-    else:
-        yield _modelscope(options.modelscope_endpoint, chosen.repo, chosen.revision, chosen.files, what=what,
-                          option="models/modelscope_endpoint", value=options.modelscope_endpoint)  # fmt: skip
-    entry = None if wanted.repo else catalogue()[name]
+    for place in chosen.places:
+        yield _at(place, chosen.files, what, f"models/{place.hub}_endpoint", place.endpoint)
+    # What one changed option could bring instead: another endpoint, the other hub if it is known to have the same.
+    first = {place.hub: place for place in reversed(chosen.places)}
+    if found := first.get("huggingface"):
+        asked = [place.endpoint for place in chosen.places]
+        for endpoint in (*ModelsOptions().huggingface_endpoint, HUGGINGFACE_MIRROR):
+            if endpoint not in asked:
+                instead = replace(found, endpoint=endpoint)
+                yield _at(instead, chosen.files, what, "models/huggingface_endpoint", endpoint, declared=False)
     option = f"models/wanted/{name}/hub" if wanted.hub else "models/hub"
-    other: HubName = "modelscope" if chosen.kind == "huggingface" else "huggingface"
-    place = entry and (entry.modelscope if other == "modelscope" else entry.huggingface)
-    if entry and place:
-        ask, endpoint = (
-            (_modelscope, options.modelscope_endpoint)
-            if other == "modelscope"
-            else (_huggingface, options.huggingface_endpoint)
-        )
-        yield ask(endpoint, place.repo, place.revision or DEFAULT_BRANCH[other], tuple(entry.files), what=what,
-                  option=option, value=other, declared=False)  # fmt: skip
+    for place in options.known_places(name):
+        if place.hub not in first:
+            yield _at(place, chosen.files, what, option, place.hub, declared=False)
 
 
-def _huggingface(
-    endpoint: str, repo: str, revision: str, files: tuple[str, ...], *, what: str, option: str, value: str,
-    declared: bool = True,
+def _at(
+    place: Place, files: tuple[str, ...], what: str, option: str, value: str, *, declared: bool = True
 ) -> Source:  # fmt: skip
-    """https://huggingface.co/docs/hub/api for the listing; a large file is a redirect to where its bytes are."""
-    base, revision = endpoint.rstrip("/"), quote(revision, safe="")
-    return _file(
-        f"{base}/{repo}/resolve/{revision}/", f"{base}/api/models/{repo}/tree/{revision}?recursive=true", files,
-        name=host_of(endpoint), what=what, option=option, value=value, declared=declared,
-    )  # fmt: skip
+    """
+    Return a place as the doctor asks it: the listing, where only that names the file, and the file.
 
-
-def _modelscope(
-    endpoint: str, repo: str, revision: str, files: tuple[str, ...], *, what: str, option: str, value: str,
-    declared: bool = True,
-) -> Source:  # fmt: skip
-    """The addresses that its client asks: https://modelscope.cn/docs/models/download."""
-    base = f"{endpoint.rstrip('/')}/api/v1/models/{repo}/repo"
-    revision = quote(revision, safe="")
-    return _file(
-        f"{base}?Revision={revision}&FilePath=", f"{base}/files?Revision={revision}&Recursive=True", files,
-        name=host_of(endpoint), what=what, option=option, value=value, declared=declared,
-    )  # fmt: skip
-
-
-def _file(
-    url: str, listing: str, files: tuple[str, ...], *, name: str, what: str, option: str, value: str, declared: bool
-) -> Source:
+    https://huggingface.co/docs/hub/api, https://modelscope.cn/docs/models/download.
+    """
+    revision = quote(place.revision, safe="")
+    if place.hub == "huggingface":
+        url = f"{place.endpoint}/{place.repo}/resolve/{revision}/"
+        listing = f"{place.endpoint}/api/models/{place.repo}/tree/{revision}?recursive=true"
+    else:
+        base = f"{place.endpoint}/api/v1/models/{place.repo}/repo"
+        url, listing = f"{base}?Revision={revision}&FilePath=", f"{base}/files?Revision={revision}&Recursive=True"
     exact = files[0] if files and not set("*?[") & set(files[0]) else ""
     return Source(
-        kind="model", what=what, name=name, option=option, value=value, declared=declared,
+        kind="model", what=what, name=host_of(place.endpoint), option=option, value=value, declared=declared,
         url=url + quote(exact), listing="" if exact else listing, pattern=r'"[Pp]ath":\s*"([^"]+)"',
         files=files or WEIGHTS, shows="GGUF" if exact.endswith(".gguf") else "",
     )  # fmt: skip

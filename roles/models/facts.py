@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from pyinfra.api import FactBase, QuoteString, StringCommand
@@ -29,11 +29,17 @@ class StoreState:
     """Name -> why the model is not known to be complete; None when it is. Empty when not installed."""
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     """Name -> what the model's files say of the memory that it takes, of those that were looked into."""
+    unwanted: Mapping[str, int] = field(default_factory=dict)
+    """Name -> bytes of what it has of models that nobody wants any more."""
+    lan: str | None = None
+    """Why the host does not share its models with the others as wanted; None when it does, or shall not."""
+    gives: bool = False
+    """Whether it has anything to give them."""
 
     @property
     def at_rest(self) -> bool:
         """Nothing is to do."""
-        return self.installed and not any(self.clients.values()) and not any(self.models.values())
+        return self.installed and not any(self.clients.values()) and not any(self.models.values()) and not self.lan
 
 
 class Store(FactBase[StoreState]):
@@ -69,3 +75,38 @@ class Store(FactBase[StoreState]):
         found = json.loads(output[-1])
         shapes = {name: Shape.model_validate(shape) for name, shape in found.pop("shapes", {}).items()}
         return StoreState(**found, shapes=shapes)
+
+
+@dataclass(frozen=True)
+class Unwanted:
+    """What a host has of a model that nobody wants any more."""
+
+    paths: tuple[str, ...]
+    bytes: int
+    users: tuple[str, ...]
+    """Processes and links that use it; none of a model that can go."""
+
+
+class UnwantedModels(FactBase[dict[str, Unwanted]]):
+    """Models that nobody wants any more, and who uses them; empty where this role never had any."""
+
+    default = dict
+
+    def command(self, home: str, spec: str, links: Sequence[str]) -> StringCommand:
+        """``links``: directories whose symbolic links mean that what they lead to is used."""
+        return removal(home, spec, links, "")
+
+    def process(self, output: list[str]) -> dict[str, Unwanted]:
+        """Read the one line of JSON."""
+        found = json.loads(output[-1])
+        return {name: Unwanted(tuple(one["paths"]), one["bytes"], tuple(one["users"])) for name, one in found.items()}
+
+
+def removal(home: str, spec: str, links: Sequence[str], word: str) -> StringCommand:
+    """Return how to print the unwanted models, and with "remove" to remove those that nobody uses."""
+    program = (RUN.format("unwanted"), home, spec, json.dumps(list(links)))
+    # Asked before the first run, too: then this host has no program yet, and no models.
+    return StringCommand(
+        "[ ! -e", QuoteString(f"{home}/store/unwanted.py"), "] && echo '{}' ||",
+        "python3 -I -c", *map(QuoteString, program), word,
+    )  # fmt: skip

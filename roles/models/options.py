@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from posixpath import normpath
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from roles.common.findings import Finding, Word
 from roles.common.fit import gib
@@ -39,6 +39,36 @@ AbsolutePath = Annotated[str, Field(pattern=r"^/[^\n]*[^/\n]$"), AfterValidator(
 DEFAULT_BRANCH: dict[HubName, str] = {"huggingface": "main", "modelscope": "master"}
 
 
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _once(values: list[str]) -> list[str]:
+    if doubled := sorted({value for value in values if values.count(value) > 1}):
+        raise ValueError(f"names {', '.join(doubled)} twice")
+    return values
+
+
+InOrder = (BeforeValidator(_listed), Field(min_length=1), AfterValidator(_once))
+"""One, or several in the order in which they are asked."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A hub that has a repository's files."""
+
+    hub: HubName | Literal["bundle"]
+    endpoint: str
+    repo: str
+    revision: str
+    lists: bool
+    """
+    What it lists may be believed. False of a repository that only has the same name as the one that was declared,
+    which may be somebody else's, and of a catalogued one that nothing pins: these can give what has the right digest,
+    and say nothing of what that is.
+    """
+
+
 @dataclass(frozen=True)
 class Source:
     """Where a model comes from and where it goes, with nothing left open."""
@@ -55,6 +85,8 @@ class Source:
     sha256: str | None = None
     digests: tuple[tuple[str, str], ...] = ()
     """What files/models.yaml knows: file and its sha256."""
+    places: tuple[Place, ...] = ()
+    """The hubs that have it, in the order in which they are asked."""
 
 
 def _may_be_directory(wanted: ModelOptions) -> bool:
@@ -88,8 +120,8 @@ class ModelOptions(Options):
     repo: Repository | None = None
     """Repository `publisher/name` of a hub."""
 
-    hub: HubName | None = None
-    """Hub to take a repository or a catalogued model from. None: `models/hub`."""
+    hub: Annotated[list[HubName], *InOrder] | None = None
+    """Hub to take a repository or a catalogued model from, or several in order. None: `models/hub`."""
 
     revision: Revision | None = None
     """
@@ -153,23 +185,49 @@ class ModelsOptions(Options):
     directory: AbsolutePath = "/srv/models"
     """Where models are kept, as `DIRECTORY/publisher/name/file`. Partial downloads lie in `DIRECTORY/.partial`."""
 
-    hub: HubName = "huggingface"
+    hub: Annotated[list[HubName], *InOrder] = ["huggingface"]
     """
-    Hub of the models that name none. In China `modelscope`: mirrors of Hugging Face often have the listing only, and
-    send downloads to hosts that cannot be reached.
+    Hub of the models that name none; or several, in the order in which they are asked. The next one is asked when one
+    does not answer, sends nothing or too slowly, and when one breaks off for good in the middle of a file: the same
+    file goes on from there, by its digest. In China `["modelscope", "huggingface"]`: mirrors of Hugging Face often
+    have the listing only, and send downloads to hosts that cannot be reached. Of a `repo` that you name, the first
+    hub says what it consists of; others give files of the same name and digest.
     """
 
-    huggingface_endpoint: HttpUrl = "https://huggingface.co"
-    """Hugging Face or a mirror of it, what its own tools call HF_ENDPOINT: `https://hf-mirror.com`, a LAN cache."""
+    huggingface_endpoint: Annotated[list[HttpUrl], *InOrder] = ["https://huggingface.co"]
+    """
+    Hugging Face or a mirror of it, what its own tools call HF_ENDPOINT: `https://hf-mirror.com`; or several, in the
+    order in which they are asked.
+    """
 
-    modelscope_endpoint: HttpUrl = "https://modelscope.cn"
-    """ModelScope or a mirror of it."""
+    modelscope_endpoint: Annotated[list[HttpUrl], *InOrder] = ["https://modelscope.cn"]
+    """ModelScope or a mirror of it; or several, in order."""
+
+    slow_kib_per_second: Annotated[int, Field(ge=0)] = 256
+    """
+    A hub whose first megabyte comes slower than this, in KiB/s, is asked after the others. Looked at once in each
+    download, where there are others.
+    """
 
     keep_free_mib: Annotated[int, Field(ge=0)] = 1024
     """Space that downloads leave free on the file system of `directory`, in MiB."""
 
     retries: Annotated[int, Field(ge=0, le=100)] = 5
     """Further attempts in a row that may bring no byte before a download is given up (the next run goes on there)."""
+
+    lan: bool = True
+    """
+    Where the inventory has hosts with the tag `seed`: have models from them and from the other hosts, and give them
+    to these. False: this host is elsewhere, and has them from outside. To end it for all, take the tag away and run
+    once before you remove the models.
+    """
+
+    remove_unwanted: bool = False
+    """
+    Remove files of models that are no longer `wanted`, as far as this role had put them there, at the end of a run.
+    Those that a process has open or names on its command line stay, and are listed. False: they are only listed, on
+    hosts for which models are wanted.
+    """
 
     wanted: dict[InstanceName, ModelOptions] = {}
     """Models that the host shall have. `{}` for the entry of that name in files/models.yaml."""
@@ -203,12 +261,14 @@ class ModelsOptions(Options):
             directory = f"{self.directory}/{parts.hostname}/{name}"
             return Source(kind="url", directory=directory, path=f"{directory}/{file}", url=wanted.url, files=(file,),
                           sha256=wanted.sha256)  # fmt: skip
-        hub: HubName = wanted.hub or self.hub
+        hubs = wanted.hub or self.hub
         if wanted.repo:
-            return self._from_hub(hub, wanted.repo, wanted.revision, wanted.files, {})
-        return self._from_catalogue(name, hub)
+            # A revision is one of the first hub's; on another one, the digests find the same files.
+            of_hub = {hub: (wanted.repo, wanted.revision if hub == hubs[0] else None) for hub in hubs}
+            return self._from_hubs(of_hub, wanted.files, {}, known_alike=False)
+        return self._from_catalogue(name, hubs)
 
-    def _from_catalogue(self, name: str, hub: HubName) -> Source:
+    def _from_catalogue(self, name: str, hubs: Sequence[HubName]) -> Source:
         entry = catalogue().get(name)
         if entry is None:
             raise OptionProblem(
@@ -217,18 +277,31 @@ class ModelsOptions(Options):
                 f"or say where the model comes from with 'repo', 'url' or 'path'",
             )
         sources = {"huggingface": entry.huggingface, "modelscope": entry.modelscope}
-        place = sources[hub]
-        if place is None:
+        found = {hub: (place.repo, place.revision) for hub in hubs if (place := sources[hub])}
+        if not found:
             known = next(name for name, source in sources.items() if source)
             raise OptionProblem(
                 f"wanted/{name}/hub",
-                f"files/models.yaml does not know it on {hub}; write hub: {known!r}, or give 'repo'",
+                f"files/models.yaml does not know it on {' or '.join(hubs)}; write hub: {known!r}, or give 'repo'",
             )
-        return self._from_hub(hub, place.repo, place.revision, entry.files, entry.sha256)
+        return self._from_hubs(found, entry.files, entry.sha256, known_alike=True)
 
-    def _from_hub(
-        self, hub: HubName, repo: str, revision: str | None, files: list[str], digests: dict[str, str]
+    def _from_hubs(
+        self,
+        found: dict[HubName, tuple[str, str | None]],
+        files: list[str],
+        digests: dict[str, str],
+        *,
+        known_alike: bool,
     ) -> Source:
+        endpoints = {"huggingface": self.huggingface_endpoint, "modelscope": self.modelscope_endpoint}
+        hub, (repo, revision) = next(iter(found.items()))
+        places = [
+            Place(name, endpoint.rstrip("/"), its_repo, its_revision or DEFAULT_BRANCH[name],
+                  lists=name == hub or (known_alike and bool(digests or its_revision)))
+            for name, (its_repo, its_revision) in found.items()
+            for endpoint in endpoints[name]
+        ]  # fmt: skip
         directory = f"{self.directory}/{repo}"
         first = files[0] if files else ""
         exact = first.endswith(".gguf") and not set("*?[") & set(first)
@@ -240,6 +313,7 @@ class ModelsOptions(Options):
             revision=revision or DEFAULT_BRANCH[hub],
             files=tuple(files),
             digests=tuple(digests.items()),
+            places=tuple(places),
         )
 
     def model(self, name: str, shape: Shape | None = None) -> Model:
@@ -266,6 +340,12 @@ class ModelsOptions(Options):
         """Return what files/models.yaml has of a wanted model; None of one that comes from elsewhere."""
         wanted = self.wanted[name]
         return None if wanted.repo or wanted.url or wanted.path else catalogue()[name]
+
+    def known_places(self, name: str) -> tuple[Place, ...]:
+        """Return every place that files/models.yaml knows of a wanted model, whichever hubs are declared."""
+        entry = self.entry(name)
+        hubs = [hub for hub in get_args(HubName) if entry and getattr(entry, hub)]
+        return self._from_catalogue(name, hubs).places if hubs else ()
 
     def findings(self, report: HardwareReport, tags: Sequence[str]) -> list[Finding]:
         """Return why the disk can never hold the models whose sizes are known, and which are too large for the host."""

@@ -13,13 +13,13 @@ def sources(options: OllamaOptions, architecture: str) -> list[Source]:
     """Return where program and models would come from."""
     if not options.enabled:
         return []
-    urls = [word for word in installation(options, architecture)[1] if word.startswith(("http://", "https://"))]
+    arguments = installation(options, architecture)[1]
     programs = [
         Source(
             kind="release", what=f"ollama {url.rpartition('/')[2]}", name=host_of(url), option="ollama/download_url",
-            url=url,
+            url=url, sha256=digest,
         )
-        for url in urls
+        for url, digest in zip(arguments[::2], arguments[1::2], strict=True)
     ]  # fmt: skip
     wanted = {name: one.pull for name, one in options.instances.items() if one.present and one.pull}
     return [*programs, *(_model(name, pull) for name, pull in wanted.items())]

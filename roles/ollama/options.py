@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import Room, Wanted, spilling
+from roles.common.fit import USABLE, Claim, Room, Wanted, on_cards, spilling, spread
 from roles.common.hardware import HardwareReport
 from roles.common.lock import HARDWARE, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -489,17 +489,38 @@ class OllamaOptions(EngineOptions):
             room = replace(room, cards=())
         elif vendors_of(tags) and not room.cards:
             return []  # nobody knows the size of one of the cards
+        return [finding for wanted in self._wanted(models) for finding in spilling("ollama", [wanted], room)]
+
+    def _wanted(self, models: Mapping[str, Model]) -> list[Wanted]:
         kind = self.kv_cache_type
         return [
-            finding
+            Wanted(name, model, one.context_length, one.parallel, kind, kind, one.fit, one.gpu_layers)
             for name, one in self.served.items()
             if (model := models.get(one.model))
-            for finding in spilling(
-                "ollama",
-                [Wanted(name, model, one.context_length, one.parallel, kind, kind, one.fit, one.gpu_layers)],
-                room,
-            )
         ]
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """
+        Return what the model takes that takes most: others make room, and none is there before it is asked for.
+
+        Of several cards Ollama takes the one with the most free memory, if the model fits into one (docs/faq.mdx
+        upstream), so that only a model for which it does not is known to be on each.
+        """
+        cards = declared_cards(tags, report) if self.enabled and self.uses_gpu(tags) else []
+        if any((self.cuda_visible_devices, self.vulkan_visible_devices, self.rocm_visible_devices)):
+            return []
+        loaded = [
+            (on_cards(wanted) if isinstance(wanted.gpu_layers, int) else wanted.demand().total_bytes, wanted)
+            for wanted in self._wanted(models)
+            if wanted.model.size_bytes and wanted.fit != "off"
+        ]
+        if not loaded:
+            return []
+        need, largest = max(loaded, key=lambda one: one[0])
+        one_card = max(((card.card.vram_mib or 0) << 20 for card in cards), default=0)
+        if len(cards) > 1 and need <= one_card * USABLE and not self.sched_spread:
+            return []
+        return [Claim(f"ollama/instances/{largest.name}", spread(cards, need), largest.fit, yields=True, judged=True)]
 
 
 def _capability(tag: str) -> tuple[int, int]:

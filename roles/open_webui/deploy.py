@@ -26,8 +26,12 @@ from roles.open_webui.units import (
 
 
 @deploy("Open WebUI")
-def deploy_open_webui(options: OpenWebuiOptions, servers: Sequence[Endpoint]) -> None:
-    """Install Open WebUI and connect it to the host's model servers, whose keys are on the host by now."""
+def deploy_open_webui(options: OpenWebuiOptions, servers: Sequence[Endpoint], bundle: str | None = None) -> None:
+    """
+    Install Open WebUI and connect it to the host's model servers, whose keys are on the host by now.
+
+    ``bundle``: base of the bundle that the image comes from; None for its registry.
+    """
     if not options.present:
         units(name="Stop it", units=[Unit(UNIT, present=False)])
         file_set(name="Remove the unit", files={UNIT_FILE: None, ENVIRONMENT: None})
@@ -35,7 +39,7 @@ def deploy_open_webui(options: OpenWebuiOptions, servers: Sequence[Endpoint]) ->
     if options.method == "native":
         python_environment(name="Install the packages", wanted=python_of(options))
     else:
-        images(name="Pull the image", references=[options.image])
+        images(name="Pull the image", references=[options.image], bundle=bundle)
     keys(name="Have the secrets", paths={SECRET_KEY: True, PASSWORD: True}, lengths={PASSWORD: 24})
     environment_files(name="Hand over the keys of the backends", wanted=[environment(options, servers)])
     file_set(name="Write the unit", files={UNIT_FILE: TextFile(render(options))})

@@ -99,12 +99,6 @@ MESSAGES: dict[str, Message] = {
         "该主机需要 {required} 张显卡（{arithmetic}：tensor_parallel x pipeline_parallel x data_parallel / 主机数），而声明或由 "
         "cards 选定的有 {found} 张；请减小其中之一，或声明实际的显卡",
     ),
-    "vllm_shared": error(
-        "the servers that share a card take {found} of its memory together; required: 1 or less, for each takes its share "
-        "at its start; set a lower gpu_memory_utilization, or give each its own cards",
-        "共用一张显卡的服务合计占用其显存的 {found}；要求：不超过 1，每个服务启动时即占用自己的份额；请减小 gpu_memory_utilization，"
-        "或用 cards 为每个服务指定各自的显卡",
-    ),
     "vllm_exposed": warning(
         "vLLM listens on {found}, and its key guards /v1 alone: whoever reaches the port can use /invocations, /metrics and "
         "others without it; listen on 127.0.0.1 behind a proxy that lets /v1 through",
@@ -300,6 +294,14 @@ MESSAGES: dict[str, Message] = {
         "{system} 没有支持 {card} 的计算运行时；只设置 Vulkan，可用于 llama.cpp（vulkan-x64）；如需 OpenCL、Level Zero、SYCL，"
         "请使用 Ubuntu 24.04",
     ),
+    "models_unwanted": warning(
+        "models that are not wanted any more take space: {found}; they stay as long as this is not True",
+        "不再需要的模型仍占用空间：{found}；在将此项设为 True 之前会一直保留",
+    ),
+    "model_in_use": warning(
+        "{name} ({size}) is not wanted any more and stays, as it is in use by {users}; stop that, then run again",
+        "{name}（{size}）已不再需要，但正被 {users} 使用，因此保留；请先停止使用，然后重新运行",
+    ),
     "intel_old_guc": warning(
         "GuC firmware {found} runs on Intel's card; required: {required} or later, before which long computations can "
         "reset the card; install a newer linux-firmware when the distribution has one, and reboot",
@@ -361,11 +363,27 @@ MESSAGES: dict[str, Message] = {
         "gpu_layers 要在显卡上放 {pinned}（{arithmetic}），而声明的显卡共有 {have}，其中 92 % 可用；fit: 'warn' 放行：服务可能无法启动；"
         "此处放得下的设置：{suggestion}",
     ),
-    "fit_together": warning(
-        "card {found} has {have}, of which 92 % can be used, and these servers take {need} of it together: {arithmetic}; the "
-        "last to start will fail; give each its own card, or choose a smaller model or context_length for one of them",
-        "显卡 {found} 有 {have} 显存，其中 92 % 可用，而这些服务合计占用 {need}：{arithmetic}；最后启动的服务会失败；"
-        "请为每个服务指定各自的显卡，或为其中之一选择更小的模型或 context_length",
+    "fit_together": error(
+        "these servers take {need} of {card} together: {arithmetic}; it has {have}; required is room for all of them, for "
+        "each takes its part at its start, and the last one fails; give each its own card, or choose a lower "
+        "gpu_memory_utilization, a smaller model or context_length for one of them, or write fit: 'warn' to try all the same",
+        "这些服务在 {card} 上合计占用 {need}：{arithmetic}；该显卡有 {have}；要求全部放得下，因为每个服务启动时即占用自己的部分，"
+        "最后启动的会失败；请为每个服务指定各自的显卡，或为其中之一选择更小的 gpu_memory_utilization、模型或 context_length，"
+        "或写 fit: 'warn' 照样尝试",
+    ),
+    "fit_together_allowed": warning(
+        "these servers take {need} of {card} together: {arithmetic}; it has {have}, of which 92 % can be used; expect the "
+        "last one to fail at its start; give each its own card, or choose a lower gpu_memory_utilization, a smaller model "
+        "or context_length for one of them",
+        "这些服务在 {card} 上合计占用 {need}：{arithmetic}；该显卡有 {have}，其中 92 % 可用；最后启动的服务可能失败；"
+        "请为每个服务指定各自的显卡，或为其中之一选择更小的 gpu_memory_utilization、模型或 context_length",
+    ),
+    "fit_beside": warning(
+        "these servers would take {need} of {card} together: {arithmetic}; it has {have}, of which 92 % can be used; {found} "
+        "will have what the others leave, and keep the rest with the processors, which is slower; started first, it may "
+        "leave too little for the others to start; give each its own card, or choose a smaller model or context_length",
+        "这些服务在 {card} 上合计需要 {need}：{arithmetic}；该显卡有 {have}，其中 92 % 可用；{found} 只能用其他服务剩下的显存，"
+        "其余留在处理器上，会更慢；若它先启动，其他服务可能因显存不足而无法启动；请为每个服务指定各自的显卡，或选择更小的模型或 context_length",
     ),
     "fit_cards": error(
         "needs {need} on each of its cards ({arithmetic}), and may take {have} of one, {share} of its memory; required is "

@@ -11,9 +11,9 @@ from pydantic import Field, model_validator
 from roles.common.cuda import card_findings, driver_findings, python_findings
 from roles.common.engine import EngineOptions, Gpu, InstanceOptions, is_loopback
 from roles.common.findings import Finding
-from roles.common.fit import USABLE, Claim, Room, Split, Wanted, resident, spilling, together
+from roles.common.fit import USABLE, Claim, Room, Split, Wanted, resident, spilling
 from roles.common.hardware import HardwareReport
-from roles.common.lock import declared_cards, vendors_of
+from roles.common.lock import DeclaredCard, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.options import DirectoryName, InstanceName, OptionProblem
 from roles.common.systemd import hidden_from_units
@@ -183,28 +183,56 @@ class TransformersServeOptions(EngineOptions):
         if self.existing is None and any(computes_on(one, tags) == "nvidia" for one in self.present.values()):
             found += card_findings("PyTorch", declared_cards(tags, report, "nvidia"), CAPABILITIES)
             found += driver_findings("PyTorch", driver, DRIVER)
-        claims: dict[Gpu, list[Claim]] = {}
         for name, one in self.present.items():
-            bits = BITS.get(one.quantization or "") or (32.0 if one.dtype == "float32" else None)
-            wanted = Wanted(
-                name, models[one.model], one.context_length, one.parallel, fit=one.fit, maps_weights=False, bits=bits
-            )
-            gpu = computes_on(one, tags)
-            room = Room.of(report, tags, gpu)
-            if gpu == "none":
-                found += spilling("transformers_serve", [wanted], Room(room.memory_bytes))
-                continue
-            number = int(one.device.partition(":")[2] or 0)
-            chosen = None if one.device == "auto" else (number,)
-            split = Split(pipeline=len(room.cards) or 1) if chosen is None else Split()
-            cards = room.cards if chosen is None else room.cards[number : number + 1]
-            found += resident("transformers_serve", wanted, replace(room, cards=cards), split, USABLE)
-            if one.fit != "off" and models[one.model].size_bytes:
-                each = split.demand(replace(wanted, parallel=1)).total_bytes
-                claims.setdefault(gpu, []).append(Claim(f"transformers_serve/instances/{name}", each, chosen))
-        for gpu, ours in claims.items():
-            found += together(ours, Room.of(report, tags, gpu))
+            wanted = _wanted(name, one, models)
+            if computes_on(one, tags) == "none":
+                found += spilling("transformers_serve", [wanted], Room(report.memory_mib << 20))
+            else:
+                cards = _cards(one, tags, report)
+                room = Room.with_cards(report, cards)
+                found += resident("transformers_serve", wanted, room, Split(pipeline=len(cards) or 1), USABLE)
         return found
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return what its servers take of their cards: model, cache and overhead."""
+        found = []
+        for name, one in self.present.items():
+            cards = _cards(one, tags, report)
+            if cards and models[one.model].size_bytes:
+                wanted = replace(_wanted(name, one, models), parallel=1)
+                each = Split(pipeline=len(cards)).demand(wanted).total_bytes
+                option = f"transformers_serve/instances/{name}"
+                found.append(Claim(option, {card.controller.address: each for card in cards}, one.fit))
+        return found
+
+
+def _wanted(name: str, instance: TransformersServeInstanceOptions, models: Mapping[str, Model]) -> Wanted:
+    """
+    Return a model as a server wants it.
+
+    The cache has one token less than the window where a layer has one, and with paged attention no more than that
+    (transformers/cache_utils.py, DynamicSlidingWindowLayer; generation/continuous_batching/cache_allocators).
+    """
+    return Wanted(
+        name,
+        models[instance.model],
+        instance.context_length,
+        instance.parallel,
+        fit=instance.fit,
+        maps_weights=False,
+        bits=BITS.get(instance.quantization or "") or (32.0 if instance.dtype == "float32" else None),
+        beside_window=0,
+    )
+
+
+def _cards(
+    instance: TransformersServeInstanceOptions, tags: Sequence[str], report: HardwareReport
+) -> list[DeclaredCard]:
+    """Return the cards that a server computes on."""
+    gpu = computes_on(instance, tags)
+    cards = [] if gpu == "none" else declared_cards(tags, report, gpu)
+    number = int(instance.device.partition(":")[2] or 0)
+    return cards if instance.device == "auto" else cards[number : number + 1]
 
 
 def computes_on(instance: TransformersServeInstanceOptions, tags: Sequence[str]) -> Gpu:

@@ -26,11 +26,15 @@ def deploy_vllm(
     tags: Sequence[str],
     report: HardwareReport,
     cluster: Sequence[str] = (),
+    *,
+    bundle: str | None = None,
 ) -> None:
     """
     Install vLLM and run the declared instances.
 
     ``cluster``: lines of [Service] with which a unit computes on this host's Ray cluster.
+
+    ``bundle``: base of the bundle that the image comes from; None for its registry.
     """
     present = options.present
     gone = [name for name in options.instances if name not in present]
@@ -38,7 +42,8 @@ def deploy_vllm(
         packages(name="Install what compiles kernels", names=needed_packages(options))
         python_environment(name=f"Install vLLM {VERSION}", wanted=environment_of(options))
     elif options.installed:
-        images(name="Pull the image", references=[image_of(options, options.computes_on(tags))])
+        image = image_of(options, options.computes_on(tags))
+        images(name="Pull the image", references=[image], bundle=bundle)
     keys(name="Have the API keys", paths=key_files("vllm", options.instances))
     environment_files(name="Hand the keys over", wanted=secrets(options))
     files: dict[str, TextFile | None] = {}

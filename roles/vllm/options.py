@@ -11,7 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from roles.common.container import ImageReference, cannot_mount
 from roles.common.engine import EngineOptions, Gpu, InstanceOptions
-from roles.common.lock import vendors_of
+from roles.common.fit import Claim
+from roles.common.hardware import HardwareReport
+from roles.common.lock import DeclaredCard, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
 from roles.common.options import InstanceName, OptionProblem, Port
 from roles.common.systemd import hidden_from_units
@@ -310,6 +312,12 @@ class VllmInstanceOptions(InstanceOptions):
         """Whether this host only computes, and another one answers."""
         return bool(self.nodes) and self.node_ip_address != self.nodes[0]
 
+    def chosen(self, cards: Sequence[DeclaredCard]) -> list[DeclaredCard]:
+        """Return those of the host's cards that it may compute on."""
+        if self.cards is None:
+            return list(cards)
+        return [cards[number] for number in self.cards if number < len(cards)]
+
     @property
     def cards_here(self) -> int:
         """How many cards of this host it needs."""
@@ -470,6 +478,22 @@ class VllmOptions(EngineOptions):
             return self.gpu
         vendors = vendors_of(tags)
         return "nvidia" if "nvidia" in vendors else "intel" if "intel" in vendors else "none"
+
+    def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
+        """Return the share of each card that its servers take at their start; which ones Ray takes, it knows alone."""
+        cards = declared_cards(tags, report, self.computes_on(tags))
+        return [
+            Claim(
+                f"vllm/instances/{name}",
+                {
+                    card.controller.address: one.gpu_memory_utilization * ((card.card.vram_mib or 0) << 20)
+                    for card in one.chosen(cards)[: one.cards_here]
+                },
+                one.fit,
+            )
+            for name, one in self.present.items()
+            if one.distributed_executor_backend != "ray"
+        ]
 
     def listeners(self) -> list[tuple[str, int]]:
         """Return the TCP ports that this takes on the host, each with the path of its option below the role."""

@@ -32,6 +32,11 @@ QUANTISED_AT_LOAD = (
 )
 """Kinds of quantisation that take a model in 16 bit (https://docs.vllm.ai/en/stable/features/quantization/)."""
 
+BATCHED_TOKENS = ((160, 16384), (70, 8192), (0, 2048))
+"""GiB of a card -> tokens of a batch, where max_num_batched_tokens says nothing (EngineArgs.get_batch_defaults)."""
+WITHOUT_HYBRID_CACHE = ("--disable-hybrid-kv-cache-manager", "--kv-transfer-config", "--kv-offloading-size")
+"""Flags by which layers with a window keep all tokens, or may."""
+
 
 def findings(
     options: VllmOptions,
@@ -52,7 +57,6 @@ def findings(
     return [
         *_installation(options, report),
         *(_nvidia(cards, driver) if gpu == "nvidia" else []),
-        *_memory_is_shared_out(options),
         *(
             finding
             for name, one in options.present.items()
@@ -81,20 +85,6 @@ def _nvidia(cards: Sequence[DeclaredCard], driver: str | None) -> Iterator[Findi
     yield from driver_findings("vLLM", driver, DRIVER)
 
 
-def _memory_is_shared_out(options: VllmOptions) -> Iterator[Finding]:
-    """Each server takes its share of a card at its start, so that those of one card must not exceed it together."""
-    present = list(options.present.items())
-    for index, (name, one) in enumerate(present):
-        others = [other for _, other in present[:index] if _meet(one, other)]
-        total = sum((other.gpu_memory_utilization for other in others), one.gpu_memory_utilization)
-        if others and total > 1:
-            yield Finding("vllm_shared", f"vllm/instances/{name}/gpu_memory_utilization", {"found": f"{total:.2f}"})
-
-
-def _meet(one: VllmInstanceOptions, other: VllmInstanceOptions) -> bool:
-    return one.cards is None or other.cards is None or bool(set(one.cards) & set(other.cards))
-
-
 def _instance(
     name: str, instance: VllmInstanceOptions, gpu: Gpu, cards: Sequence[DeclaredCard], model: Model
 ) -> Iterator[Finding]:
@@ -108,7 +98,7 @@ def _instance(
         yield Finding("vllm_heads", f"{option}/tensor_parallel", words)
     if gpu == "none":
         return
-    chosen = cards if instance.cards is None else [cards[number] for number in instance.cards if number < len(cards)]
+    chosen = instance.chosen(cards)
     if cards and instance.distributed_executor_backend != "ray" and instance.cards_here > len(chosen):
         arithmetic = f"{instance.tensor_parallel} x {instance.pipeline_parallel} x {instance.data_parallel}"
         arithmetic += f" / {len(instance.nodes)}" if instance.nodes else ""
@@ -129,10 +119,26 @@ def _instance(
             value_type=_cache_type(instance),
             fit=instance.fit,
             bits=_bits(instance),
+            beside_window=_beside_window(instance, min(sizes, default=0)),
         )
         split = Split(instance.tensor_parallel, instance.pipeline_parallel, int(instance.cpu_offload_gb * (1 << 30)))
         room = Room(cards=tuple(size << 20 for size in sizes))
         yield from resident("vllm", wanted, room, split, instance.gpu_memory_utilization)
+
+
+def _beside_window(instance: VllmInstanceOptions, vram_mib: int) -> int | None:
+    """
+    Return how many tokens vLLM keeps beside the window of a layer: those that it is computing.
+
+    Its scheduler has a batch more under way than there are stages (SlidingWindowSpec, vllm/v1/kv_cache_interface.py;
+    VllmConfig.max_in_flight_tokens). How large they are goes by the card (EngineArgs.get_batch_defaults); an A100, of
+    which vLLM makes an exception, is counted as others of its size. Without the hybrid manager of the KV cache
+    (https://docs.vllm.ai/en/stable/design/hybrid_kv_cache_manager/) all tokens are kept, and there is None.
+    """
+    if any(instance.flag_of(word) in WITHOUT_HYBRID_CACHE for word in instance.extra_arguments):
+        return None
+    usual = next(tokens for size, tokens in BATCHED_TOKENS if vram_mib >= size << 10)
+    return (instance.pipeline_parallel + 1) * (instance.max_num_batched_tokens or usual)
 
 
 def _cache_type(instance: VllmInstanceOptions) -> str:

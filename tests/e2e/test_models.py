@@ -22,10 +22,15 @@ from tests.testbed.hub_models import commit_of
 
 DEPLOY = """
 from pyinfra import host
-from roles.models.deploy import deploy_models
+from roles.models.deploy import deploy_models, deploy_unwanted_models
 from roles.models.options import ModelsOptions
+from roles.preflight.deploy import deploy_warnings
 
-deploy_models(ModelsOptions.load(host.data.models, where=host.name, path="models"))
+options = ModelsOptions.load(host.data.models, where=host.name, path="models")
+deploy_models(options)
+if options.remove_unwanted:
+    deploy_unwanted_models(links=["/srv/ollama/blobs"])
+deploy_warnings(lang="en")
 """
 BIG = artefacts.BIG_REPOSITORY
 BIG_FILE = "tiny-random-big-F32.gguf"
@@ -212,6 +217,67 @@ def test_a_wrong_file_never_gets_its_name(source: str, deploy: Try, hub: Client,
     assert digest_on(host, path) == digest_of(big())
 
 
+@pytest.mark.parametrize("first", ["huggingface", "modelscope"])
+def test_what_one_hub_breaks_off_goes_on_from_the_other(first: str, deploy: Try, hub: Client, host: BedHost) -> None:
+    other = {"huggingface": "modelscope", "modelscope": "huggingface"}[first]
+    models = {"hub": [first, other], "retries": 0, "wanted": {"big": {"repo": BIG, "files": [BIG_FILE]}}}
+    # The first byte and the first megabyte, by which hubs are judged, come as they should; then it is about to fail.
+    hub.fault(BYTES_FROM[first], "slow", times=2, rate=1 << 30)
+    hub.fault(BYTES_FROM[first], "cut", after=40_000_000)
+    hub.fault(BYTES_FROM[first], "cut", times=None)
+    since = time.time()
+    done = deploy(models).succeeded()
+    host_of_other = {"huggingface": "https://huggingface.co", "modelscope": "https://modelscope.cn"}[other]
+    assert f"Now {host_of_other} is asked." in done.output
+    assert digest_on(host, f"/srv/models/{BIG}/{BIG_FILE}") == digest_of(big())
+    sent = [request for request in asked(hub, host, since, "tiny") if request.bytes_sent > 2_000_000]
+    assert [bool(re.search(BYTES_FROM[other], f"{request.host}{request.path}")) for request in sent] == [False, True]
+    assert sum(request.bytes_sent for request in sent) <= big_size() + LOST_AT_MOST, "bytes came twice"
+    assert deploy(models).succeeded().changed(host.name) == []
+
+
+def test_a_hub_that_lists_and_sends_nothing_is_asked_after_the_other(deploy: Try, hub: Client, host: BedHost) -> None:
+    models = {"hub": ["huggingface", "modelscope"], "wanted": {"big": {"repo": BIG, "files": [BIG_FILE]}}}
+    hub.fault(BYTES_FROM["huggingface"], "dead", times=None)
+    done = deploy(models).succeeded()
+    assert "https://huggingface.co: cannot be used from here: cut (0 KiB); asked after the others" in done.output
+    assert digest_on(host, f"/srv/models/{BIG}/{BIG_FILE}") == digest_of(big())
+
+
+def test_a_hub_that_is_silent_when_it_is_asked_what_it_has_is_followed_by_the_other(
+    deploy: Try, hub: Client, host: BedHost
+) -> None:
+    mirror = "https://hf-mirror.com"
+    models = {
+        "huggingface_endpoint": [mirror, "https://huggingface.co"],
+        "retries": 0,
+        "wanted": {"big": {"repo": BIG, "files": [BIG_FILE]}},
+    }
+    hub.fault("hf-mirror.com/api/models", "stall", times=None)
+    done = deploy(models).succeeded()
+    assert f"models/wanted/big: {mirror}: " in done.output
+    assert "Now https://huggingface.co is asked." in done.output
+    assert digest_on(host, f"/srv/models/{BIG}/{BIG_FILE}") == digest_of(big())
+
+
+def test_a_server_that_is_asked_too_often_is_left_alone_as_long_as_it_wants(
+    deploy: Try, hub: Client, host: BedHost
+) -> None:
+    models, path = wanted("huggingface")
+    since = time.time()
+    hub.fault("huggingface.co/metal2model-fixtures/tiny-random-big", "status", status=429, retry_after=4)
+    deploy(models).succeeded()
+    assert digest_on(host, path) == digest_of(big())
+    refused, again = (request.time for request in asked_twice(hub, host, since))
+    assert again - refused >= 4
+
+
+def asked_twice(hub: Client, host: BedHost, since: float) -> list[Request]:
+    """The first two requests for the file, whatever became of them."""
+    found = [r for r in hub.log() if r.client == host.address and r.time >= since and f"/{BIG_FILE}" in r.path]
+    return found[:2]
+
+
 def test_a_file_that_changed_is_looked_at_and_only_a_wrong_one_comes_again(
     deploy: Try, hub: Client, host: BedHost
 ) -> None:
@@ -342,6 +408,35 @@ def test_two_runs_at_once_download_once(deploy: Try, hub: Client, host: BedHost,
     assert waits not in output
     assert len(asked(hub, host, began, "xet-bridge-us")) == 1
     assert digest_on(host, path) == digest_of(big())
+
+
+def test_what_is_not_wanted_any_more_is_listed_and_goes_on_request_unless_somebody_uses_it(
+    deploy: Try, hub: Client, host: BedHost
+) -> None:
+    tiny = artefacts.GGUF_REPOSITORY
+    path = f"/srv/models/{tiny}/tiny-random-F32.gguf"
+    kept = {"kept": {"repo": tiny, "files": ["tiny-random-Q8_0.gguf"]}}
+    deploy({"wanted": {**kept, "old": {"repo": tiny, "files": ["tiny-random-F32.gguf"]}}}).succeeded()
+    host.ssh(f"cp {path} /srv/models/own.gguf")
+
+    told = deploy({"wanted": kept}).succeeded()
+    assert re.search(
+        r"models/remove_unwanted: models that are not wanted any more take space: old \(\d+ MB\)", told.output
+    )
+    host.ssh(f"test -e {path}")
+
+    host.ssh(f"systemd-run --unit=holder --property=StandardInput=file:{path} sleep infinity")
+    held = deploy({"wanted": kept, "remove_unwanted": True}).succeeded()
+    assert re.search(r"old \(\d+ MB\) is not wanted any more and stays, as it is in use by sleep \(\d+\)", held.output)
+    host.ssh(f"test -e {path}; systemctl stop holder")
+
+    gone = deploy({"wanted": kept, "remove_unwanted": True}).succeeded()
+    assert gone.changed(host.name) == ["Unwanted models | Remove what nobody wants"]
+    left = host.ssh("find /srv/models -type f").stdout.split()
+    assert sorted(left) == [f"/srv/models/{tiny}/tiny-random-Q8_0.gguf", "/srv/models/own.gguf"]
+    again = deploy({"wanted": kept, "remove_unwanted": True}).succeeded()
+    assert again.changed(host.name) == []
+    assert "not wanted any more" not in again.output
 
 
 def partial_size(host: BedHost) -> int:

@@ -177,7 +177,7 @@ def pull(tmp_path: Path, reference: str, said: str, *, arrives: bool, record: st
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SAID": f"{tmp_path}/said", "LOG": f"{tmp_path}/log",
                    "HAVE": f"{tmp_path}/have"}  # fmt: skip
     done = subprocess.run(
-        ["sh", "-c", PULL, "sh", str(tmp_path / "record"), reference], capture_output=True, text=True, check=False,
+        ["sh", "-c", PULL, "sh", str(tmp_path / "record"), "", reference], capture_output=True, text=True, check=False,
         env=environment,
     )  # fmt: skip
     log = (tmp_path / "log").read_text() if (tmp_path / "log").exists() else ""

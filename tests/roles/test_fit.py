@@ -11,18 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.findings import Finding
-from roles.common.fit import (
-    Claim,
-    Room,
-    Split,
-    Wanted,
-    layers_that_fit,
-    resident,
-    spilling,
-    together,
-)
+from roles.common.fit import Room, Split, Wanted, layers_that_fit, resident, spilling
 from roles.common.hardware import Cpu, HardwareReport, Mount, OperatingSystem
-from roles.common.model import Attention, Model, Shape, catalogue
+from roles.common.model import Attention, Model, Shape, SlidingLayers, catalogue
 from roles.declaration import Declaration
 from roles.models.options import ModelsOptions
 from roles.preflight.messages import sentence, severity
@@ -217,16 +208,42 @@ def test_what_is_left_to_memory_is_told_with_what_there_is_of_that() -> None:
     assert "what would fit here: gpu_layers: 32;" in text, "what would help most"
 
 
-def test_servers_that_have_a_card_in_common_are_added_up() -> None:
-    a, b = Claim("x/instances/a", 14 * GIB, (0,)), Claim("y/instances/b", 14 * GIB)
-    two = Room(cards=(RTX4090, RTX4090))
-    text = said(together([a, b], two))
-    assert text.startswith("warning y/instances/b: card 0 has 24.0 GiB")
-    assert "28.0 GiB of it together: x/instances/a 14.0 GiB + y/instances/b 14.0 GiB" in text
-    assert together([a, replace(b, cards=(1,))], two) == []
-    assert together([a, replace(b, each_bytes=8 * GIB)], two) == []
-    assert together([replace(a, each_bytes=30 * GIB)], two) == [], "one alone is judged by its own role"
-    assert together([a, b], Room()) == []
+GEMMA3 = Attention(
+    layers=3,
+    kv_heads=1,
+    head_dim=256,
+    sliding=SlidingLayers(window=512, layers=15, kv_heads=1, head_dim=256),
+)
+"""Gemma 3 270M."""
+
+
+@pytest.mark.parametrize(
+    ("context_length", "parallel", "beside", "mib"),
+    [
+        # What llama-server says of this model, as unslothai/unsloth#5225 has it.
+        (4096, 1, 512, 27),
+        (2048, 2, 512, 42),
+        (1024, 4, 512, 72),
+        (512, 8, 512, 72),
+        (8192, 1, 512, 39),
+        (4096, 2, 512, 54),
+        # With --swa-full, or an engine that knows of no windows.
+        (4096, 1, None, 72),
+        (8192, 1, None, 144),
+        # transformers keeps the window alone.
+        (8192, 1, 0, 24 + 7.5),
+    ],
+)
+def test_layers_with_a_window_keep_what_they_look_back_at(
+    context_length: int, parallel: int, beside: int | None, mib: float
+) -> None:
+    one = Wanted("x", Model("x", "/x.gguf", GIB, GEMMA3), context_length, parallel, beside_window=beside)
+    assert one.demand().kv_cache_bytes == mib * (1 << 20)
+
+
+def test_the_sum_names_both_kinds_of_layers() -> None:
+    one = Wanted("x", Model("x", "/x.gguf", 20 * GIB, GEMMA3), 8192, beside_window=512)
+    assert "for 8192 tokens of 3.0 KiB and 1024 tokens of 15.0 KiB" in said(spilling("llama_cpp", [one], B580))
 
 
 def test_a_model_of_unknown_shape_is_counted_by_its_files() -> None:
@@ -236,7 +253,8 @@ def test_a_model_of_unknown_shape_is_counted_by_its_files() -> None:
 
 
 def test_no_context_length_means_what_the_model_was_trained_with() -> None:
-    assert wanted(context_length=0, parallel=2).tokens == 2 * 131072
+    (kept,) = wanted(context_length=0, parallel=2).cache() or ()
+    assert kept.tokens == 2 * 131072
 
 
 # What would fit
@@ -299,7 +317,7 @@ def test_what_is_suggested_fits_and_is_the_most_that_does(one: Wanted, room: Roo
                 assert keys(replace(one, context_length=int(value))) <= {"fit_vram"} - {finding.key}
                 if (
                     finding.key in ("fit_vram", "fit_memory", "fit_beside_cards")
-                    and int(value) + 256 <= one.tokens // one.parallel
+                    and int(value) + 256 <= one.tokens_each
                 ):
                     assert keys(replace(one, context_length=int(value) + 256)) == {finding.key}
             elif option == "model":
@@ -344,6 +362,35 @@ def test_a_model_that_nobody_knew_is_judged_by_what_the_host_read() -> None:
     (error,), _ = host(lang="zh", context_length=131072, parallel=2).judge(REPORT, {"x": SHAPE})
     assert error.startswith("llama_cpp/instances/one：需要 37.0 GiB 内存")
     assert host(context_length=4096).judge(REPORT, {"x": SHAPE}) == ([], [])
+
+
+NEAR = {"layers": 28, "kv_heads": 8, "head_dim": 128, "window": 1024}
+WINDOWED = SHAPE.model_copy(
+    update={"attention": Attention.model_validate({"layers": 4, "kv_heads": 8, "head_dim": 128, "sliding": NEAR})}
+)
+
+
+def test_a_model_with_windows_is_served_where_it_fits_and_refused_where_it_is_to_keep_all() -> None:
+    long: dict[str, Any] = {"context_length": 131072, "parallel": 2}
+    assert host(**long).judge(REPORT, {"x": WINDOWED}) == ([], [])
+    for flags in (["--swa-full"], ["-ub", "65536"]):
+        (error,), _ = host(**long, extra_arguments=flags).judge(REPORT, {"x": WINDOWED})
+        assert "needs 37.0 GiB of memory (one: 4.0 GiB weights + 32.0 GiB KV cache" in error
+
+
+def test_vllm_keeps_the_window_and_what_it_computes_at_once() -> None:
+    """Two batches of 2048 tokens on a card of 24 GB; without its hybrid manager, everything."""
+
+    def kept(**instance: Any) -> str:
+        one = {"model": "x", "port": 1, "context_length": 131072, "gpu_memory_utilization": 0.2, **instance}
+        models = {"wanted": {"x": {"repo": "a/b"}}}
+        data = {"tags": ["rtx4090"], "models": models, "vllm": {"instances": {"one": one}}}
+        errors, _ = Declaration.load(data, where="h").judge(report_with("10de:2684"), {"x": WINDOWED})
+        return errors[0]
+
+    assert "for 131072 tokens of 16.0 KiB and 5120 tokens of 112.0 KiB" in kept()
+    assert "and 3072 tokens of" in kept(max_num_batched_tokens=1024)
+    assert "for 131072 tokens of 128.0 KiB)" in kept(extra_arguments=["--disable-hybrid-kv-cache-manager"])
 
 
 def test_what_is_only_slow_is_told_at_the_end_of_the_run() -> None:

@@ -48,7 +48,7 @@ def report_with(*pci_ids: str) -> HardwareReport:
 
 
 def test_every_tag_that_we_promise_is_there() -> None:
-    assert set(KNOWN_TAGS) == {*CARD_TAGS, *FAMILIES, "cpu", "numa"}
+    assert set(KNOWN_TAGS) == {*CARD_TAGS, *FAMILIES, "cpu", "numa", "seed"}
 
 
 def test_no_card_has_two_tags() -> None:

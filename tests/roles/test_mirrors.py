@@ -455,14 +455,14 @@ def test_probing_stops_at_the_first_good_one() -> None:
     command = str(
         MirrorProbes().command(
             apt={"tuna": {"probe.list": "a b"}, "ustc": {"probe.list": "c"}},
-            pypi={"x": "https://x/simple"},
+            pypi={"x": ("https://x/simple/pip/", "pip-[0-9]")},
             architecture="amd64",
             timeout_seconds=3,
         )
     )
     text = base64.b64encode(b"a b").decode()
     assert f"try_apt tuna probe.list ={text} || try_apt ustc" in command
-    assert "try_pypi x https://x/simple || true" in command
+    assert "try_pypi x https://x/simple/pip/ 'pip-[0-9]' || true" in command
 
 
 # --- Options ---------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.message
 import hashlib
 import json
 import os
@@ -9,16 +10,19 @@ import re
 import subprocess
 import sys
 import time
+import urllib.error
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pyinfra.api import StringCommand
 
+from roles.common.model import catalogue
 from roles.common.options import OptionError
 from roles.models import deploy
 from roles.models.facts import Store, StoreState
-from roles.models.files.store import commands, hubs, known
+from roles.models.files.store import commands, hubs, known, order, unwanted
 from roles.models.options import ModelsOptions
 from tests.testbed import artefacts
 
@@ -56,7 +60,7 @@ def options(**wanted: dict[str, Any]) -> ModelsOptions:
             "models/wanted/x/hub: goes with a repository, not with 'path'",
         ),
         ({"qwen3-4b-q4": {"files": ["a.gguf"]}}, "models/wanted/qwen3-4b-q4/files: goes with 'repo'"),
-        ({"x": {"repo": "a/b", "hub": "modelscop"}}, "models/wanted/x/hub: "),
+        ({"x": {"repo": "a/b", "hub": "modelscop"}}, "models/wanted/x/hub/0: "),
         ({"x": {"repo": "a/b", "file": "c"}}, "models/wanted/x/file: no such option: write files"),
         ({"x": {"repo": "a/b", "token": "t"}}, "models/wanted/x/token: no such option: this role holds no tokens yet"),
         ({"X": {"repo": "a/b"}}, "models/wanted/X: "),
@@ -95,7 +99,9 @@ def test_a_model_that_is_not_wanted_is_explained() -> None:
         options(qwen3_8b_q4={}).model("qwen3-8b")
 
 
-def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for() -> None:
+def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     assert list(deploy.specification(options(a={"path": "/m.gguf"}))["clients"]) == []
     both = options(a={"repo": "a/b"}, b={"repo": "b/b", "hub": "modelscope"})
     spec = deploy.specification(both)
@@ -109,10 +115,11 @@ def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for()
         for pin in re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", text)):
             assert "==" in pin
             assert "--hash=sha256:" in pin
-    assert deploy.pythons(spec) == {
-        "huggingface": "/opt/metal2model/huggingface_hub/2.4.0/bin/python",
-        "modelscope": "/opt/metal2model/modelscope_hub/0.5.1/bin/python",
-    }
+    assert commands.steps(spec) == []
+    assert capsys.readouterr().out.splitlines() == [
+        "/opt/metal2model/huggingface_hub/2.4.0/bin/python huggingface 0",
+        "/opt/metal2model/modelscope_hub/0.5.1/bin/python modelscope 0",
+    ]
 
 
 def test_the_program_runs_on_the_python_of_ubuntu_22_04() -> None:
@@ -215,6 +222,7 @@ def test_a_digest_that_the_catalogue_knows_otherwise_is_refused() -> None:
 def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """A specification whose paths are in a temporary directory."""
     monkeypatch.setattr(known, "STATE", str(tmp_path / "state"))
+    (tmp_path / "state").mkdir()
     wanted = {"m": {"repo": "a/b", "files": ["m.gguf"]}}
     data = {"directory": str(tmp_path / "models"), "wanted": wanted, "keep_free_mib": 0, "retries": 1}
     return deploy.specification(ModelsOptions.load(data, where="h"))
@@ -239,7 +247,7 @@ class FakeHub(hubs.Hub):
             for name in self.names
         ]
 
-    def get(self, model: dict[str, Any], manifest: dict[str, Any], entry: dict[str, Any], part: Path) -> None:
+    def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
         self.served.append(entry["name"])
         part.write_text(entry["name"])
 
@@ -248,7 +256,7 @@ class FakeHub(hubs.Hub):
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """A hub in the place of Hugging Face; models belong to whoever runs the tests."""
     found = FakeHub("m.gguf", "n.gguf", "o.gguf")
-    monkeypatch.setattr(commands, "hub_of", lambda group, spec: found)
+    monkeypatch.setattr(commands, "hub_of", lambda spec, place: found)
     monkeypatch.setattr(known, "OWNER", (os.geteuid(), os.getegid()))
     return found
 
@@ -256,9 +264,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def converge(spec: dict[str, Any]) -> dict[str, str | None]:
     """Plan and fetch, later than whatever was done before; return what is not as wanted."""
     time.sleep(0.05)  # the clock of ctime has ticks of some milliseconds
-    assert commands.plan(spec, "huggingface") == []
-    assert commands.fetch(spec, "huggingface") == []
+    assert commands.plan(spec, "huggingface", "0") == []
+    assert fetched(spec) == []
     return {model["name"]: known.model_problem(spec, model) for model in spec["models"]}
+
+
+def fetched(spec: dict[str, Any], hub: str = "huggingface") -> list[str]:
+    """Choose the order of the places, and ask the first."""
+    assert order.choose(spec) == []
+    return commands.fetch(spec, hub, "0")
 
 
 def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, Any], dict[str, Any], Path]:
@@ -269,7 +283,7 @@ def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, An
     path.write_bytes(content)
     entry = commands.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
     entry["stat"] = known.stat_of(path)
-    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
     return wanted, entry, path
 
 
@@ -286,9 +300,10 @@ def test_any_change_of_a_file_is_seen_by_stat_alone(spec: dict[str, Any]) -> Non
 def test_a_branch_means_what_it_meant_first_also_for_other_files(spec: dict[str, Any]) -> None:
     wanted, _, _ = placed(spec)
     before = known.read_manifest(wanted, of_any_request=True)
-    assert commands.revision_of({**wanted, "files": []}, before) == COMMIT
-    assert commands.revision_of({**wanted, "revision": "v2"}, before) == "v2"
-    assert commands.revision_of(wanted, None) == "main"
+    here = hubs.at(wanted, wanted["places"][0])
+    assert commands.revision_of({**here, "files": []}, before) == COMMIT
+    assert commands.revision_of({**here, "revision": "v2"}, before) == "v2"
+    assert commands.revision_of(here, None) == "main"
 
 
 def test_a_verified_file_is_taken_over_and_an_older_one_kept_until_the_new_is_whole(spec: dict[str, Any]) -> None:
@@ -307,7 +322,7 @@ def test_a_file_that_the_user_put_there_may_come_from_a_hub_later(spec: dict[str
     path.parent.mkdir(parents=True)
     path.write_bytes(b"GGUF of the user")
     own = {"path": str(path), "sha256": hashlib.sha256(b"GGUF of the user").hexdigest()}
-    assert commands.fetch(wanting(spec, m=own), "plain") == []
+    assert fetched(wanting(spec, m=own), "plain") == []
     assert converge(spec) == {"m": None}
     assert (path.read_text(), hub.served) == ("m.gguf", ["m.gguf"])
 
@@ -374,7 +389,7 @@ def test_the_arithmetic_counts_what_is_there(
     path.unlink()
     huge = 1 << 60
     entry.update(size=huge, stat=None)
-    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
     part = commands.part_of(spec, entry)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"12345")
@@ -395,7 +410,7 @@ def test_partial_files_that_nothing_waits_for_go(spec: dict[str, Any]) -> None:
     assert [left.name for left in partial.parent.iterdir()] == [ZEROS], "the file is gone, so its part is wanted again"
     path.write_bytes(b"GGUF")
     entry["stat"] = known.stat_of(path)
-    commands.write_manifest(wanted, {"revision": COMMIT, "files": [entry]})
+    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
     commands.sweep(spec)
     assert not partial.parent.exists()
 
@@ -405,7 +420,9 @@ def test_partial_files_of_a_model_that_is_no_longer_wanted_go(spec: dict[str, An
     path.unlink()
     both = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"]}, n={"repo": "c/d"})
     other = commands.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
-    commands.write_manifest(both["models"][1], {"revision": COMMIT, "files": [other]})
+    commands.write_manifest(
+        both["models"][1], {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [other]}
+    )
     Path(known.manifest_path({"name": "damaged"})).write_text("{")
     part = commands.part_of(spec, entry)
     part.parent.mkdir()
@@ -491,15 +508,475 @@ def test_a_download_is_given_up_only_when_nothing_comes_any_more(
 def test_a_command_ends_with_what_could_not_be_had(
     spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def damaged(group: str, spec: dict[str, Any]) -> hubs.Hub:
+    def damaged(spec: dict[str, Any], place: dict[str, Any]) -> hubs.Hub:
         raise hubs.Refused("models/hub: x is damaged")
 
     monkeypatch.setattr(commands, "hub_of", damaged)
     file = tmp_path / "models.json"
     file.write_text(json.dumps(spec))
-    assert commands.main([str(file), "plan", "huggingface"]) == 1
-    assert capsys.readouterr().err == "models/hub: x is damaged\n"
+    assert commands.main([str(file), "plan", "huggingface", "0"]) == 1
+    assert capsys.readouterr().err == "models/wanted/m: models/hub: x is damaged.\n"
     assert commands.main([str(file), "space"]) == 0
+
+
+# Several places
+
+
+class Places:
+    """Hubs by their endpoints, in the place of the real ones; what each was asked for is kept."""
+
+    def __init__(self) -> None:
+        self.hubs: dict[str, FakeHub] = {}
+
+    def __call__(self, spec: dict[str, Any], place: dict[str, Any]) -> FakeHub:
+        return self.hubs[place["endpoint"]]
+
+
+class DeadHub(FakeHub):
+    """A hub that lists, and gives nothing; or not even that."""
+
+    def __init__(self, *names: str, lists: bool = True, brings: int = 0) -> None:
+        super().__init__(*names)
+        self.lists, self.brings = lists, brings
+
+    def listing(self, model: dict[str, Any], revision: str) -> hubs.Listed:
+        if not self.lists:
+            raise hubs.Refused("it is dead")
+        return super().listing(model, revision)
+
+    def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+        self.watched(entry, part).write_text(entry["name"][: self.brings])
+        raise hubs.Refused("it broke off")
+
+
+class ContinuingHub(FakeHub):
+    """A hub that says from where it went on."""
+
+    begun_at = -1
+
+    def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+        self.begun_at = commands.size_of(part)
+        with part.open("a") as file:
+            file.write(entry["name"][self.begun_at :])
+
+
+class ScopeHub(DeadHub):
+    """A hub whose client keeps partial files in a directory of its own."""
+
+    def watched(self, entry: dict[str, Any], part: Path) -> Path:
+        folder = part.with_name(part.name + ".modelscope")
+        folder.mkdir(exist_ok=True)
+        return folder / f"{entry['name']}.incomplete"
+
+
+HF, MS, MIRROR = "https://huggingface.co", "https://modelscope.cn", "https://hf-mirror.com"
+
+
+@pytest.fixture
+def places(monkeypatch: pytest.MonkeyPatch) -> Places:
+    found = Places()
+    monkeypatch.setattr(commands, "hub_of", found)
+    monkeypatch.setattr(known, "OWNER", (os.geteuid(), os.getegid()))
+    return found
+
+
+def in_order(spec: dict[str, Any], **given: Any) -> dict[str, Any]:
+    data = {"directory": spec["directory"], "keep_free_mib": 0, "retries": 0, **given}
+    return deploy.specification(ModelsOptions.load(data, where="h"))
+
+
+def run(spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """What the shell does: every step of planning, then of fetching, by the Python that it would take."""
+    problems: list[str] = []
+    for before, command in ((commands.steps, commands.plan), (order.choose, commands.fetch)):
+        capsys.readouterr()
+        assert before(spec) == []
+        problems = []
+        for line in capsys.readouterr().out.splitlines():
+            _, hub, rank = line.split()
+            problems += command(spec, hub, rank)
+    return problems
+
+
+@pytest.mark.parametrize("first", [DeadHub, ScopeHub])
+def test_a_file_goes_on_from_another_hub_where_the_first_broke_off(
+    first: type[DeadHub], spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = ContinuingHub("m.gguf", "n.gguf")
+    places.hubs = {MS: first("m.gguf", brings=4), HF: other}
+    wanted = in_order(spec, hub=["modelscope", "huggingface"], wanted={"m": {"repo": "a/b", "files": ["m.gguf"]}})
+    assert run(wanted, capsys) == []
+    assert known.model_problem(wanted, wanted["models"][0]) is None
+    assert other.begun_at == 4
+    assert not Path(wanted["directory"], ".partial").exists()
+
+
+def test_an_endpoint_that_does_not_list_is_followed_by_the_next(
+    spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = FakeHub("m.gguf")
+    places.hubs = {MIRROR: DeadHub(lists=False), HF: good}
+    wanted = in_order(spec, huggingface_endpoint=[MIRROR, HF], wanted={"m": {"repo": "a/b", "files": ["m.gguf"]}})
+    assert run(wanted, capsys) == []
+    assert good.served == ["m.gguf"]
+
+
+def test_a_repository_of_the_same_name_elsewhere_only_gives_what_has_the_right_digest(
+    spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wanted = in_order(spec, hub=["modelscope", "huggingface"], wanted={"m": {"repo": "a/b"}})
+    places.hubs = {MS: DeadHub(lists=False), HF: FakeHub("m.gguf")}
+    (problem,) = run(wanted, capsys)
+    assert "not enough is known of it; see above why" in problem
+
+    class Other(FakeHub):
+        def listing(self, model: dict[str, Any], revision: str) -> hubs.Listed:
+            return COMMIT, [{"name": "m.gguf", "size": 6, "sha256": ONES}]
+
+    other = Other("m.gguf")
+    places.hubs = {MS: DeadHub("m.gguf"), HF: other}
+    (problem,) = run(wanted, capsys)
+    assert "has no m.gguf with the same content in a/b" in problem
+    assert other.served == []
+
+
+def test_what_the_other_hub_lists_of_a_catalogued_model_counts_where_something_pins_it(spec: dict[str, Any]) -> None:
+    def lists(name: str, *hub: str) -> list[bool]:
+        (model,) = in_order(spec, hub=list(hub), wanted={name: {}})["models"]
+        return [place["lists"] for place in model["places"]]
+
+    pinned = next(name for name, one in catalogue().items() if one.huggingface and one.modelscope and one.sha256)
+    assert lists(pinned, "huggingface", "modelscope") == [True, True]
+    loose = next(
+        name
+        for name, one in catalogue().items()
+        if one.huggingface and one.modelscope and not one.sha256 and not one.modelscope.revision
+    )
+    assert lists(loose, "huggingface", "modelscope") == [True, False], "its main branch may be anything by then"
+
+
+def test_a_spare_hubs_client_is_only_installed_when_it_is_asked(
+    spec: dict[str, Any], places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+
+    def fails(words: list[str], **_: object) -> Failed:
+        installed.append(words[-1])
+        return Failed()
+
+    monkeypatch.setattr("subprocess.run", fails)
+    wanted = in_order(spec, hub=["modelscope", "huggingface"], wanted={"m": {"repo": "a/b"}})
+    assert known.check(wanted)["clients"].keys() == {"modelscope"}
+    assert commands.environment(wanted, "huggingface", "1", "plan") == []
+    assert installed == [], "what it lists does not count"
+    (model,) = wanted["models"]
+    entry = commands.planned(model, {"name": "m.gguf", "size": 6, "sha256": ZEROS})
+    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    order.choose(wanted)
+    assert "could not be installed" in commands.environment(wanted, "huggingface", "1", "fetch")[1]
+    assert installed != []
+
+
+class Failed:
+    """A program that ended with an error."""
+
+    returncode, stdout = 1, b"no index"
+
+
+def test_files_that_differ_between_hubs_do_not_keep_the_others_from_coming(
+    spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class NoWeights(FakeHub):
+        def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+            if entry["name"].endswith(".gguf"):
+                raise hubs.Refused("it sends no weights")
+            super().get(model, revision, entry, part)
+
+    class OtherReadme(FakeHub):
+        def listing(self, model: dict[str, Any], revision: str) -> hubs.Listed:
+            commit, files = super().listing(model, revision)
+            return commit, [{**one, "size": 99} if one["name"] == "README.md" else one for one in files]
+
+    first, second = NoWeights("README.md", "m.gguf"), OtherReadme("README.md", "m.gguf")
+    places.hubs = {HF: first, MS: second}
+    wanted = in_order(spec, hub=["huggingface", "modelscope"], wanted={"m": {"repo": "a/b"}})
+    assert run(wanted, capsys) == []
+    assert (first.served, second.served) == (["README.md"], ["m.gguf"])
+
+
+def test_a_file_is_read_for_its_shape_from_the_next_hub_too(
+    spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NoBytes(FakeHub):
+        def begin(self, model: dict[str, Any], revision: str, name: str, count: int) -> bytes:
+            raise hubs.Refused("it sends nothing")
+
+        def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+            raise hubs.Refused("it sends nothing")
+
+    library = Library(artefacts.tiny_gguf().parent, "tiny-random-F32.gguf")
+    first = NoBytes()
+    monkeypatch.setattr(first, "listing", library.listing)
+    places.hubs = {HF: first, MS: library}
+    data = {"directory": spec["directory"], "keep_free_mib": 0, "retries": 0, "hub": ["huggingface", "modelscope"],
+            "wanted": {"m": {"repo": "a/b", "files": ["tiny-random-F32.gguf"]}}}  # fmt: skip
+    wanted = deploy.specification(ModelsOptions.load(data, where="h"), ["m"])
+    assert run(wanted, capsys) == []
+    assert known.check(wanted)["shapes"]["m"]["attention"]["layers"] == 2
+
+
+def test_a_hub_that_answers_nobody_is_asked_for_one_model_only(
+    spec: dict[str, Any], places: Places, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    class Silent(FakeHub):
+        def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+            asked.append(entry["name"])
+            raise hubs.GaveUp("it is silent")
+
+    good = FakeHub("m.gguf", "n.gguf")
+    places.hubs = {HF: Silent("m.gguf", "n.gguf"), MS: good}
+    both = {name: {"repo": "a/b", "files": [f"{name}.gguf"]} for name in ("m", "n")}
+    assert run(in_order(spec, hub=["huggingface", "modelscope"], wanted=both), capsys) == []
+    assert (asked, good.served) == (["m.gguf"], ["m.gguf", "n.gguf"])
+
+
+def test_a_verified_file_stays_until_the_new_one_of_the_same_size_is_whole(
+    spec: dict[str, Any], hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert converge(spec) == {"m": None}
+    path = Path(spec["models"][0]["directory"], "m.gguf")
+
+    def newer(model: dict[str, Any], revision: str) -> hubs.Listed:
+        return ONES[:40], [{"name": "m.gguf", "size": 6, "sha256": hashlib.sha256(b"M.GGUF").hexdigest()}]
+
+    def breaks(*_: object) -> None:
+        raise hubs.Refused("it broke off")
+
+    monkeypatch.setattr(hub, "listing", newer)
+    monkeypatch.setattr(hub, "get", breaks)
+    new = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"], "revision": "v2"})
+    assert commands.plan(new, "huggingface", "0") == []
+    assert fetched(new) == ["models/wanted/m: it broke off."]
+    assert path.read_text() == "m.gguf"
+
+
+@pytest.mark.parametrize(
+    ("found", "asked"),
+    [
+        ({MS: (1 << 30, ""), HF: (1 << 30, "")}, [MS, HF, MIRROR]),
+        ({MS: (1 << 10, ""), HF: (1 << 30, "")}, [HF, MIRROR, MS]),
+        ({MS: (None, "silent"), HF: (1 << 10, ""), MIRROR: (1 << 30, "")}, [MIRROR, HF, MS]),
+        ({MS: (1 << 10, ""), HF: (None, "x"), MIRROR: (2 << 10, "")}, [MS, MIRROR, HF]),
+    ],
+)
+def test_places_that_are_silent_or_slow_are_asked_last(
+    found: dict[str, tuple[int | None, str]], asked: list[str], spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(order, "look_at", lambda place, url, dead: found[place["endpoint"]])
+    wanted = in_order(
+        spec, hub=["modelscope", "huggingface"], huggingface_endpoint=[HF, MIRROR], wanted={"m": {"repo": "a/b"}}
+    )
+    (model,) = wanted["models"]
+    entry = commands.planned(model, {"name": "m.gguf", "size": 1 << 30, "sha256": ZEROS})
+    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    assert [place["endpoint"] for place in order.preferred(wanted, model, {})] == asked
+    entry["size"] = 1 << 20
+    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    assert [place["endpoint"] for place in order.preferred(wanted, model, {})] == [MS, HF, MIRROR], "not worth a look"
+
+
+def test_a_server_that_wants_to_be_left_alone_is(spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    headers = email.message.Message()
+    headers["Retry-After"] = "45"
+    of_urllib = urllib.error.HTTPError("https://h/", 429, "Too Many Requests", headers, None)
+    answers: Iterator[Exception | None]
+
+    def work() -> str:
+        if error := next(answers):
+            raise ConnectionError("the client's own") from error
+        return "done"
+
+    for error in (of_urllib, OfModelScope(45.0), OfHuggingFace(headers)):
+        answers = iter([error, None])
+        assert hubs.attempts(spec, spec["models"][0], lambda: 0, work, str) == "done"
+    assert slept == [45, 45, 45]
+    answers = iter([OfModelScope(3600)])
+    with pytest.raises(hubs.GaveUp, match="It wants to be left alone for 3600 s"):
+        hubs.attempts(spec, spec["models"][0], lambda: 0, work, str)
+    assert slept == [45, 45, 45]
+
+
+class OfModelScope(Exception):
+    """modelscope_hub.errors.RateLimitError has the number alone."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__("429")
+        self.retry_after = seconds
+
+
+class OfHuggingFace(Exception):
+    """The client's error has the response, which may be false."""
+
+    def __init__(self, headers: email.message.Message) -> None:
+        super().__init__("429")
+        self.response = Answer(headers)
+
+
+class Answer:
+    """A response of an HTTP library, false as an error's may be."""
+
+    def __init__(self, headers: email.message.Message) -> None:
+        self.headers = headers
+
+    def __bool__(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (75, "1 min 15 s"), (3600 * 5 + 61, "5 h 1 min")])
+def test_the_time_that_is_left_is_said_as_people_say_it(seconds: float, text: str) -> None:
+    assert commands.duration(seconds) == text
+
+
+# Models that nobody wants any more
+
+
+def test_what_is_not_wanted_any_more_is_known_and_files_of_others_are_not(spec: dict[str, Any], hub: FakeHub) -> None:
+    both: dict[str, Any] = {
+        "m": {"repo": "a/b", "files": ["m.gguf", "n.gguf"]},
+        "n": {"repo": "a/b", "files": ["n.gguf"]},
+    }
+    assert converge(wanting(spec, **both)) == {"m": None, "n": None}
+    top = Path(spec["directory"], "a/b")
+    (top / "own.gguf").write_text("of the user")
+    assert known.unwanted(wanting(spec, **both)) == {}
+    only = wanting(spec, n=both["n"])
+    assert known.unwanted(only) == {"m": [f"{top}/m.gguf"]}, "n.gguf is shared with a model that is wanted"
+    # The user goes on with the file by its path.
+    by_path = wanting(spec, n=both["n"], x={"path": f"{top}/m.gguf"})
+    assert known.unwanted(by_path) == {}
+    (top / "m.gguf").chmod(0o644)
+    (top / "m.gguf").write_text("changed by somebody")
+    assert known.unwanted(only) == {}, "it is not what this role put there"
+
+
+def test_a_file_that_a_model_has_no_more_is_unwanted(spec: dict[str, Any], hub: FakeHub) -> None:
+    assert converge(wanting(spec, m={"repo": "a/b", "files": ["m.gguf", "n.gguf"]})) == {"m": None}
+    less = wanting(spec, m={"repo": "a/b", "files": ["n.gguf"]})
+    assert converge(less) == {"m": None}
+    path = f"{spec['directory']}/a/b/m.gguf"
+    assert known.unwanted(less) == {"m": [path]}
+    unwanted.remove("m", [path])
+    assert known.unwanted(less) == {}
+    assert known.model_problem(less, less["models"][0]) is None
+
+
+def removed(spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    """Run the program as the role does; return what it says."""
+    file = Path(known.STATE, "spec")
+    file.write_text(json.dumps(spec))
+    capsys.readouterr()
+    unwanted.main([str(file), "[]", "remove"])
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_two_names_of_one_file_go_together_and_are_forgotten(
+    spec: dict[str, Any], hub: FakeHub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("old", "new"):
+        one: dict[str, Any] = {name: {"repo": "a/b", "files": ["m.gguf"]}}
+        assert converge(wanting(spec, **one)) == {name: None}
+    nothing = wanting(spec)
+    found = removed(nothing, capsys)
+    assert sum(one["bytes"] for one in found.values()) == 6
+    assert list(known.all_manifests()) == []
+    assert removed(nothing, capsys) == {}
+
+
+def test_what_the_user_goes_on_with_by_its_path_stays(spec: dict[str, Any], hub: FakeHub, tmp_path: Path) -> None:
+    names = [f"q-0000{number}-of-00002.gguf" for number in (1, 2)]
+    hub.names = tuple(names)
+    assert converge(wanting(spec, q={"repo": "a/b", "files": [names[0]]})) == {"q": None}
+    top = Path(spec["directory"], "a/b")
+    link = tmp_path / "mine"
+    link.symlink_to(top)
+    for path in (top / names[0], link / names[0], link, tmp_path / "mine" / names[1]):
+        assert known.unwanted(wanting(spec, x={"path": str(path)})) == {}, path
+    assert known.unwanted(wanting(spec, q={"path": "/srv/other.gguf"})) == {"q": [str(top / name) for name in names]}
+
+
+def test_a_directory_that_the_models_had_before_is_left_clean(
+    spec: dict[str, Any], hub: FakeHub, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert converge(spec) == {"m": None}
+    moved = in_order({"directory": str(tmp_path / "new")}, wanted={"m": {"repo": "a/b", "files": ["m.gguf"]}})
+    assert converge(moved) == {"m": None}
+    removed(moved, capsys)
+    assert list(Path(spec["directory"]).iterdir()) == []
+    assert known.model_problem(moved, moved["models"][0]) is None
+
+
+def test_what_goes_takes_its_empty_directories_along(spec: dict[str, Any], hub: FakeHub) -> None:
+    assert converge(wanting(spec, m={"repo": "a/b", "files": ["m.gguf"]})) == {"m": None}
+    nothing = wanting(spec)
+    for name, paths in known.unwanted(nothing).items():
+        unwanted.remove(name, paths)
+    assert list(Path(spec["directory"]).iterdir()) == []
+    assert known.unwanted(nothing) == {}
+
+
+HOLD = {
+    "open": "f = open(sys.argv[1], 'rb')",
+    "mapped": "f = open(sys.argv[1], 'rb'); m = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ); f.close()",
+    "named": "pass",
+}
+
+
+@pytest.mark.parametrize("how", HOLD)
+def test_who_uses_a_file_is_found(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    path.write_bytes(b"GGUF" * 4096)
+    assert unwanted.users([str(path)], [str(tmp_path / "none")]) == []
+    link = tmp_path / "link"
+    if how != "named":
+        link.symlink_to(path)  # so that the command line does not tell
+    program = f"import mmap, sys; {HOLD[how]}; print(flush=True); sys.stdin.read()"
+    words = [sys.executable, "-c", program, "link" if how != "named" else f"--model={path}"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=tmp_path) as holder:
+        assert holder.stdout
+        holder.stdout.readline()
+        (user,) = unwanted.users([str(path)], [])
+        holder.communicate()
+    assert user.endswith(f" ({holder.pid})")
+    assert unwanted.users([str(path)], []) == []
+
+
+def test_a_link_in_ollamas_store_counts(tmp_path: Path) -> None:
+    path, blob = tmp_path / "m.gguf", tmp_path / "blobs" / "sha256-0"
+    path.touch()
+    blob.parent.mkdir()
+    blob.symlink_to(path)
+    assert unwanted.users([str(path)], [str(blob.parent)]) == [str(blob)]
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        (b"llama-server\0--model\0/m/a\0", True),
+        (b"docker\0run\0--mount=type=bind,source=/m/a,target=/m\0", True),
+        (b"docker\0run\0-v\0/m/a:/m\0", True),
+        (b"transformers\0serve\0/m/a/\0", True),
+        (b"llama-server\0--model\0/m/a/x.gguf\0", False),
+        (b"llama-server\0--model\0/m/ab\0", False),
+        (b"", False),
+    ],
+)
+def test_a_path_on_a_command_line_is_one_that_ends_there(line: bytes, found: bool) -> None:
+    assert unwanted.names(line, b"/m/a") is found
 
 
 # What a model's files say of its memory
@@ -525,7 +1002,7 @@ class Library(FakeHub):
         self.read.append((name, count))
         return (self.folder / name).read_bytes()[:count]
 
-    def get(self, model: dict[str, Any], manifest: dict[str, Any], entry: dict[str, Any], part: Path) -> None:
+    def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
         self.served.append(entry["name"])
         part.write_bytes((self.folder / entry["name"]).read_bytes())
 
@@ -534,7 +1011,7 @@ class Library(FakeHub):
 def library(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Library:
     """A hub with a model in transformers' layout."""
     found = Library(artefacts.tiny_safetensors(), "model.safetensors", "config.json")
-    monkeypatch.setattr(commands, "hub_of", lambda group, spec: found)
+    monkeypatch.setattr(commands, "hub_of", lambda spec, place: found)
     return found
 
 
@@ -544,7 +1021,7 @@ def test_a_model_is_looked_into_before_any_of_its_weights_are_fetched_and_once(
     library.folder, library.names = artefacts.tiny_gguf().parent, ("tiny-random-F32.gguf", "tiny-random-Q8_0.gguf")
     model = {"repo": "a/b", "files": ["tiny-random-F32.gguf"]}
     wanted = wanting(spec, ("m",), m=model)
-    assert commands.plan(wanted, "huggingface") == []
+    assert commands.plan(wanted, "huggingface", "0") == []
     assert library.served == []
     assert library.read == [("tiny-random-F32.gguf", 4096)]
     size = artefacts.tiny_gguf().stat().st_size
@@ -556,7 +1033,7 @@ def test_a_model_is_looked_into_before_any_of_its_weights_are_fetched_and_once(
 
 def test_what_transformers_loads_is_looked_into_by_its_config(spec: dict[str, Any], library: Library) -> None:
     wanted = wanting(spec, ("m",), m={"repo": "a/b"})
-    assert commands.plan(wanted, "huggingface") == []
+    assert commands.plan(wanted, "huggingface", "0") == []
     shape = known.check(wanted)["shapes"]["m"]
     assert shape["size_bytes"] == (library.folder / "model.safetensors").stat().st_size
     assert (shape["attention"]["layers"], shape["attention"]["kv_heads"]) == (2, 1)
@@ -594,9 +1071,9 @@ def test_a_model_that_cannot_be_looked_into_is_not_fetched(
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr(hub, "begin", cut)
     wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["m.gguf"]})
-    (problem,) = commands.plan(wanted, "huggingface")
+    (problem,) = commands.plan(wanted, "huggingface", "0")
     assert problem.startswith("models/wanted/m: m.gguf ended after 0 of its first 6 bytes. Gave up after 2 attempts")
-    assert commands.fetch(wanted, "huggingface") == ["models/wanted/m: nothing is known of it; see above why."]
+    assert fetched(wanted) == ["models/wanted/m: not enough is known of it; see above why."]
     assert hub.served == []
 
 
@@ -606,7 +1083,7 @@ def test_the_parts_of_a_split_model_count_together(spec: dict[str, Any], library
     for name in library.names:
         (tmp_path / name).write_bytes(whole)
     wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["q-00001-of-00002.gguf", "mmproj.gguf"]})
-    assert commands.plan(wanted, "huggingface") == []
+    assert commands.plan(wanted, "huggingface", "0") == []
     assert known.check(wanted)["shapes"]["m"]["size_bytes"] == 2 * len(whole)
 
 

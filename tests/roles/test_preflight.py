@@ -17,6 +17,8 @@ from roles.common.report import Report
 from roles.declaration import Declaration
 from roles.intel_gpu.facts import RuntimeState
 from roles.intel_gpu.operations import old_firmware
+from roles.models.facts import Unwanted
+from roles.models.operations import in_use, left
 from roles.ollama.facts import Foreign, ModelsState
 from roles.ollama.operations import findings as ollama_findings
 from roles.ollama.operations import not_ours, undeclared
@@ -241,18 +243,18 @@ def vllm(*, method: str = "native", model: str = "deepseek-r1-distill-qwen-7b", 
     }
 
 
-def two_of_vllm() -> dict[str, Any]:
+def two_of_vllm(**instance: Any) -> dict[str, Any]:
     """Two servers on the same card, each of which wants most of it."""
-    options = vllm()
+    options = vllm(**instance)
     one = options["vllm"]["instances"]["r1"]
     return {**options, "vllm": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
 
 
-def two_of_transformers() -> dict[str, Any]:
-    """Two servers on the same card, of which it can hold one."""
-    options = transformers(device="cuda:0", dtype="float32")
-    one = options["transformers_serve"]["instances"]["r1"]
-    return {**options, "transformers_serve": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
+def both_engines() -> dict[str, Any]:
+    """A server of llama.cpp and one of vLLM on the same card, which the second takes."""
+    one, other = serving(), vllm(model="deepseek-r1-distill-qwen-1.5b")
+    other["vllm"]["instances"]["r1"]["port"] = 8001
+    return {**one, **other, "models": {"wanted": {**one["models"]["wanted"], **other["models"]["wanted"]}}}
 
 
 B580, RTX4090, RTX5090, V100 = "8086:e20b", "10de:2684", "10de:2b85", "10de:1db6"
@@ -334,7 +336,9 @@ CASES: dict[str, Case] = {
         ("a380",),
         serving(variant="vulkan-x64", instance={"context_length": 40960, "gpu_layers": 36, "fit": "warn"}),
     ),
-    "fit_together": Case(host("10de:1eb8"), ("t4",), two_of_transformers()),
+    "fit_together": Case(host(RTX4090), ("rtx4090",), two_of_vllm()),
+    "fit_together_allowed": Case(host(RTX4090), ("rtx4090",), two_of_vllm(fit="warn")),
+    "fit_beside": Case(host(RTX4090), ("rtx4090",), both_engines()),
     "fit_cards": Case(host("10de:1eb8"), ("t4",), vllm()),
     "fit_cards_allowed": Case(host("10de:1eb8"), ("t4",), vllm(fit="warn")),
     "sizing_minimum": Case(GOOD, options={"models": {"wanted": {"deepseek-r1-distill-qwen-14b-q4": {}}}}),
@@ -360,7 +364,6 @@ CASES: dict[str, Case] = {
     "vllm_bfloat16": Case(host("10de:1eb8"), ("t4",), vllm(dtype="bfloat16")),
     "vllm_heads": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=3)),
     "vllm_cards": Case(host(RTX4090), ("rtx4090",), vllm(tensor_parallel=2)),
-    "vllm_shared": Case(host(RTX4090), ("rtx4090",), two_of_vllm()),
     "vllm_exposed": Case(GOOD, options=vllm(method="container", host="0.0.0.0")),
     "fit_disk": Case(
         replace(GOOD, memory_mib=65536, mounts=(Mount("/srv/models", "/srv", "ext4", 1024, 512),)), options=serving()
@@ -376,6 +379,8 @@ NOTICED = {
         *old_firmware(RuntimeState(firmware=GUC)),
         *ollama_findings(OLLAMA, settings=""),
         not_ours(OLLAMA),
+        *left({"old": 4 << 30}),
+        *in_use({"old": Unwanted(("/srv/models/a/b/m.gguf",), 4 << 30, ("llama-server (1)",))}),
         *undeclared(ModelsState(undeclared=["other:latest"])),
         *moved(ImageStates({"x:1": ["x@sha256:new"]}, {"x:1": "x@sha256:old"}), ["x:1"]),
     )

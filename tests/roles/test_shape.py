@@ -99,6 +99,51 @@ def test_what_a_token_takes_is_computed_from_the_header(
     assert (shape.attention.heads, shape.context_length, shape.size_bytes) == (32, 131072, 1000)
 
 
+def windowed(shape: Shape) -> tuple[int, int, int, int] | None:
+    """Window, how many layers have it, and the elements of a token in those that do, and in those that do not."""
+    assert shape.attention is not None
+    near = shape.attention.sliding
+    if near is None:
+        return None
+    return near.window, near.layers, sum(near.elements()), sum(shape.attention.elements())
+
+
+WINDOW = {"attention__sliding_window": 1024}
+
+
+@pytest.mark.parametrize(
+    ("arch", "changes", "found"),
+    [
+        ("gemma3", {"block_count": 62}, (1024, 52, 52 * 2048, 10 * 2048)),
+        ("gemma3", {"block_count": 62, "attention__sliding_window": None}, None),
+        ("gemma2", {}, (1024, 16, 16 * 2048, 16 * 2048)),
+        ("gpt-oss", {}, (1024, 16, 16 * 2048, 16 * 2048)),
+        ("new", {"attention__sliding_window_pattern": 8}, (1024, 28, 28 * 2048, 4 * 2048)),
+        ("new", {"attention__sliding_window_pattern": 1}, None),
+        ("new", {"attention__sliding_window_pattern": [True] * 24 + [False] * 8}, (1024, 24, 24 * 2048, 8 * 2048)),
+        ("new", {"attention__sliding_window_pattern": [True] * 32}, (1024, 32, 32 * 2048, 0)),
+        ("new", {"attention__sliding_window_pattern": [True]}, None),
+        ("llama", {}, None),  # llama.cpp knows of no window there, whatever the file says
+        ("phi3", {}, None),
+        (
+            "gemma4",
+            {
+                "attention__sliding_window_pattern": ([True] * 3 + [False]) * 8,
+                "attention__head_count_kv": ([16] * 3 + [4]) * 8,
+                "attention__key_length": 512, "attention__value_length": 512,
+                "attention__key_length_swa": 256, "attention__value_length_swa": 256,
+                "attention__shared_kv_layers": 16,
+            },
+            (1024, 12, 12 * 16 * 512, 4 * 4 * 1024),
+        ),
+    ],
+)  # fmt: skip
+def test_layers_with_a_window_are_told_from_the_others(
+    arch: str, changes: dict[str, Any], found: tuple[int, int, int, int] | None, path: Path
+) -> None:
+    assert windowed(described(path, arch, **{**WINDOW, **changes})) == found
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -211,6 +256,46 @@ def test_what_a_token_takes_is_computed_from_config_json(changes: dict[str, Any]
     assert (shape.size_bytes, shape.context_length, shape.attention.heads) == (7, 131072, 28)
 
 
+KINDS = ["sliding_attention"] * 5 + ["full_attention"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"layer_types": KINDS * 4}, (1024, 20, 20 * 1024, 4 * 1024)),
+        ({"layer_types": KINDS * 4, "sliding_window": None}, None),
+        ({"layer_types": KINDS * 4, "num_kv_shared_layers": 12}, (1024, 10, 10 * 1024, 2 * 1024)),
+        ({"layer_types": ["linear_attention", *KINDS] * 4}, (1024, 20, 20 * 1024, 4 * 1024)),
+        ({"layer_types": ["full_attention"] * 28}, None),
+        ({"sliding_window_pattern": 4}, (1024, 21, 21 * 1024, 7 * 1024)),
+        ({"_sliding_window_pattern": 4}, (1024, 21, 21 * 1024, 7 * 1024)),
+        ({"sliding_window_pattern": "LLLG"}, None),
+        ({"text_config": {"model_type": "gemma3_text", "sliding_window": 512}}, (512, 24, 24 * 1024, 4 * 1024)),
+        ({"model_type": "mistral"}, (1024, 28, 28 * 1024, 0)),
+        ({"model_type": "mistral", "sliding_window": None}, None),
+        ({"model_type": "qwen2", "use_sliding_window": False}, None),
+        ({"layer_types": KINDS * 4, "use_sliding_window": False}, None),
+        ({"model_type": "qwen2"}, None),
+        (
+            # Gemma 4: the others have fewer and longer heads.
+            {
+                "layer_types": KINDS * 4,
+                "global_head_dim": 512,
+                "num_global_key_value_heads": 1,
+                "attention_k_eq_v": True,
+            },
+            (1024, 20, 20 * 1024, 4 * 1024),
+        ),
+        ({"layer_types": KINDS * 4, "global_head_dim": 512}, (1024, 20, 20 * 1024, 4 * 4096)),
+    ],
+)
+def test_config_json_tells_layers_with_a_window_from_the_others(
+    changes: dict[str, Any], found: tuple[int, int, int, int] | None
+) -> None:
+    config = {**CONFIG, "sliding_window": 1024, **changes}
+    assert windowed(Shape.model_validate(of_config(json.dumps(config), 7))) == found
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "{}", '{"num_hidden_layers": "28"}', "[" * 100_000])
 def test_a_config_that_does_not_say_enough_is_unknown(text: str) -> None:
     with pytest.raises(Unknown):
@@ -219,6 +304,8 @@ def test_a_config_that_does_not_say_enough_is_unknown(text: str) -> None:
 
 def keys() -> Iterator[str]:
     yield from (*CONFIG, "head_dim", "v_head_dim", "kv_lora_rank", "qk_rope_head_dim", "layer_types", "text_config")
+    yield from ("sliding_window", "sliding_window_pattern", "_sliding_window_pattern", "use_sliding_window")
+    yield from ("global_head_dim", "num_global_key_value_heads", "attention_k_eq_v", "num_kv_shared_layers")
 
 
 ANYTHING = st.recursive(

@@ -124,17 +124,6 @@ def test_a_path_that_systemd_would_read_otherwise_is_refused(path: str) -> None:
     assert options().cannot_serve(replace(MODEL, path="/srv/my models/100%")) is None
 
 
-def test_two_servers_of_one_card_are_added_up() -> None:
-    """14 GiB each: one fits into 24 GB, two do not."""
-    large = replace(MODEL, size_bytes=12 << 30)
-    for device in ("auto", "cuda", "cuda:0"):
-        both = {name: {"model": "r1", "port": port, "device": device} for name, port in (("a", 1), ("b", 2))}
-        for names, expected in ((("a", "b"), ["fit_together"]), (("a",), [])):
-            declared = TransformersServeOptions.load({"instances": {name: both[name] for name in names}}, where="h")
-            found = declared.findings(CARD, ["rtx4090"], {"r1": large}, None)
-            assert [finding.key for finding in found] == expected
-
-
 def test_a_gguf_is_for_other_engines() -> None:
     with pytest.raises(
         OptionError, match=r"transformers_serve/instances/one/model: .*declare the repository of the original"

@@ -354,18 +354,6 @@ def test_old_cards_and_old_drivers_get_the_alternative() -> None:
     assert findings(options(), TAGS, EIGHT, MODELS, None) == []
 
 
-def test_two_servers_of_one_card_share_its_memory() -> None:
-    both = {
-        "a": {"model": "r1", "port": 1},
-        "b": {"model": "r1", "port": 2, "gpu_memory_utilization": 0.5, "fit": "off"},
-    }
-    declared = VllmOptions.load({"instances": both}, where="h")
-    (message,) = said(declared)
-    assert message.startswith("vllm/instances/b/gpu_memory_utilization: the servers that share a card take 1.42")
-    apart = {"a": {**both["a"], "cards": [0]}, "b": {**both["b"], "cards": [1]}}
-    assert said(VllmOptions.load({"instances": apart}, where="h")) == []
-
-
 def test_what_is_to_go_is_not_judged() -> None:
     assert said(options(present=False), replace(EIGHT, architecture="arm64")) == []
 

@@ -11,6 +11,10 @@ export UV_HTTP_TIMEOUT=120 UV_LINK_MODE=hardlink
 
 explain() {
     echo "$role: $1; what was said stands above. The packages are pinned in $requirements on the host." >&2
+    if grep -q '^pypi\.mirror bundle+' /var/lib/metal2model/mirrors/chosen 2>/dev/null; then
+        echo "mirrors/all: a bundle has the packages of the host that it was made on: make it again by" >&2
+        echo "deploys/bundle.py on one of the same release that declares the same." >&2
+    fi
     echo "Check that the host reaches a Python package index (mirrors/pypi can name others) and has space below" >&2
     echo "/opt, then run again: what has arrived is kept." >&2
     exit 1

@@ -11,7 +11,16 @@ fetch() {
         echo "downloading $1"
         curl --fail --location --silent --show-error --continue-at - --output "$3" \
             --connect-timeout 20 --speed-limit 1024 --speed-time 60 --retry 5 --retry-all-errors "$1" || {
-            echo "$4/download_url: $1 could not be downloaded (curl: exit $?)." >&2
+            status=$?
+            # PREFIX of roles/common/bundle.py.
+            bundle=$(sed -n 's/^apt\.mirror bundle+//p' /var/lib/metal2model/mirrors/chosen 2>/dev/null) || true
+            case $1 in "$bundle"/*)
+                echo "mirrors/all: $1 could not be had from the bundle (curl: exit $status). Check that the host" >&2
+                echo "reaches the bundle. If that has no such file, make it again by deploys/bundle.py on a host that" >&2
+                echo "declares the same." >&2
+                exit 1 ;;
+            esac
+            echo "$4/download_url: $1 could not be downloaded (curl: exit $status)." >&2
             echo "What has arrived is kept and the next run goes on from there. Check the address and the network," >&2
             echo "or give a mirror of it in $4/download_url." >&2
             exit 1

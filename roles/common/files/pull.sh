@@ -1,13 +1,15 @@
-# Have images: RECORD REFERENCE... Sourced text of roles/common/images.py.
+# Have images: RECORD BUNDLE REFERENCE... Sourced text of roles/common/images.py.
+# BUNDLE is the base of the bundle that they are loaded from, '' where they are pulled.
 set -u
 # Root's logins, whoever called sudo.
 DOCKER_CONFIG=~root/.docker
 export LC_ALL=C.UTF-8 DOCKER_CONFIG
-record=$1
-shift
+record=$1 bundle=$2
+shift 2
 command -v docker >/dev/null || { echo "docker: there is no docker on this host; declare the role: docker: {}" >&2; exit 1; }
-said=$(mktemp) || exit
-trap 'rm -f "$said"' EXIT
+work=$(mktemp -d) || exit
+trap 'rm -rf "$work"' EXIT
+said=$work/docker
 
 # docker says in words alone what became of a pull; they are dockerd's, containerd's and the registry's.
 explain() {
@@ -38,13 +40,47 @@ explain() {
     esac >&2
 }
 
+remember() {
+    mkdir -p "${record%/*}" &&
+        { cat "$record" 2>/dev/null; echo "$1"; } >"$record.part" && mv -f "$record.part" "$record"
+}
+
+# load REFERENCE PATH: from the bundle, which says what Docker called the image where it was saved
+load() {
+    url=$bundle/$2
+    # What it is to be stands in the record first: after a kill, the next run compares with that.
+    wanted=$(curl --fail --location --silent --show-error --retry 3 "$url.id" 2>"$said") && remember "$1 $wanted" &&
+        { curl --fail --location --silent --show-error "$url" 2>"$work/curl" || echo cut; } |
+        docker load --quiet >"$said" 2>&1
+    found=$(docker image inspect --format '{{.ID}}' "$1" 2>/dev/null)
+    if [ -z "$wanted" ] || [ -z "$found" ]; then
+        cat "$work"/* >&2
+        echo "mirrors/all: $1 could not be loaded from $url, and what was said stands above; make the bundle again by" \
+            "deploys/bundle.py on a host that has this image, or see to docker and to its disk" >&2
+        exit 1
+    elif [ "$found" != "$wanted" ]; then
+        docker image rm --force "$1" >/dev/null
+        echo "mirrors/all: $1 came from $url as $found; required is $wanted, as which it was saved; it was removed: it was" \
+            "changed, or saved by a Docker that keeps images in another way; compare docker info, make the bundle again" >&2
+        exit 1
+    fi
+}
+
 for reference; do
     name=${reference%@*} registry=docker.io
     # The first part is a host's name only where it looks like one:
     # https://github.com/distribution/reference/blob/main/normalize.go
     case $name in */*) case ${name%%/*} in *.* | *:* | localhost) registry=${name%%/*} ;; esac ;; esac
+    if [ -n "$bundle" ] && [ "$reference" != "$name" ]; then
+        echo "mirrors/all: $reference names a digest, which only registries know; required is a version, name:tag" >&2
+        exit 1
+    elif [ -n "$bundle" ]; then
+        echo "loading $reference"
+        load "$reference" "$registry/${name#"$registry/"}.tar"
+        continue
+    fi
     # A version means what it meant the first time, even if the image was removed since.
-    from=$(awk -v wanted="$reference" '$1 == wanted { found = $2 } END { print found }' "$record" 2>/dev/null)
+    from=$(awk -v wanted="$reference" '$1 == wanted && $2 ~ /@/ { found = $2 } END { print found }' "$record" 2>/dev/null)
     from=${from:-$reference}
     echo "pulling $from"
     docker pull "$from" 2>&1 | tee "$said"
@@ -58,8 +94,6 @@ for reference; do
     [ "$from" = "$reference" ] || docker tag "$from" "$reference" || exit
     digest=$(sed -n 's/^Digest: //p' "$said")
     if [ "$reference" = "$name" ] && [ "$from" = "$reference" ] && [ -n "$digest" ]; then
-        mkdir -p "${record%/*}"
-        { cat "$record" 2>/dev/null; echo "$reference ${reference%:*}@$digest"; } >"$record.part" &&
-            mv -f "$record.part" "$record" || exit
+        remember "$reference ${reference%:*}@$digest" || exit
     fi
 done

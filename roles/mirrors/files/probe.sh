@@ -85,6 +85,8 @@ try_apt() {
     echo "Acquire::http::Timeout \"$probe_timeout\"; Acquire::https::Timeout \"$probe_timeout\";"
     echo "Dir::Etc::SourceList \"/dev/null\"; Dir::Etc::SourceParts \"$work/parts\"; Dir::State::Lists \"$work/lists\";"
     echo 'Dir::Cache::pkgcache ""; Dir::Cache::srcpkgcache "";'
+    # See expiry() of roles/mirrors/operations.py.
+    case $name in bundle+*) echo 'Acquire::Check-Valid-Until "false";';; esac
   } >"$work/apt.conf"
   status=0
   timeout $((6 * probe_timeout)) apt-get -c "$work/apt.conf" update </dev/null >"$work/log" 2>&1 || status=$?
@@ -100,15 +102,15 @@ try_apt() {
   [ -z "$problem" ]
 }
 
-# try_pypi NAME INDEX: succeed when the index has a page of the package pip
+# try_pypi NAME PAGE PATTERN: succeed when the page of the index has something that fits
 try_pypi() {
   work=$(mktemp -d) || return
   status=0
-  fetch_page "$2/pip/" "$work/page" || status=$?
+  fetch_page "$2" "$work/page" || status=$?
   if [ "$status" -ne 0 ]; then
     problem=$(reason "$status" "$work/page.log")
-  elif ! grep -q 'pip-[0-9]' "$work/page"; then
-    problem="answers, but not as a simple index: $2/pip/ lists no release of pip"
+  elif ! grep -q "$3" "$work/page"; then
+    problem="answers, but not as a simple index: $2 has nothing like $3"
   else
     problem=
   fi

@@ -18,6 +18,8 @@ put() {
 }
 like() { [ ! -e "$1" ] || { chmod --reference="$1" "$2" && chown --reference="$1" "$2"; }; }
 with_staged() { "$@" -o "Dir::Etc::SourceList=$stage/sources.list" -o "Dir::Etc::SourceParts=$stage/parts"; }
+# chosen_by NAME: the option that a person wrote, and what is there
+chosen_by() { case $1 in bundle+*) echo "mirrors/all: ${1#bundle+}";; *) echo "mirrors/apt: $1";; esac; }
 # check NAME LISTED URL...: apt must want these indexes and have them; LISTED is what `--print-uris update` says
 check() {
   name=$1 listed=$2 lists=$(apt-config shell dir Dir::State::Lists/d)
@@ -26,11 +28,11 @@ check() {
   for url; do
     found=$(printf '%s\n' "$listed" | sed -n "s|^'$url' \([^ ]*\) .*|\1|p" | head -n 1)
     if [ -z "$found" ]; then
-      m2m_say "mirrors/apt: $name: apt does not use $url" \
+      m2m_say "$(chosen_by "$name"): apt does not use $url" \
         "what to do: see which settings of apt.conf(5) on the host make it read other sources (apt-config dump Dir::Etc)"
       return 1
     elif [ ! -e "$dir$found" ] && [ ! -e "$dir${found%InRelease}Release" ]; then
-      m2m_say "mirrors/apt: $name: apt did not get $url, though its index answered before; nothing was changed" \
+      m2m_say "$(chosen_by "$name"): apt did not get $url, though its index answered before; nothing was changed" \
         "what to do: see apt's lines above; the mirror may be in the middle of a sync: run again, or put another first"
       return 1
     fi

@@ -11,12 +11,16 @@ the ``main`` of a module:
                                        what a file says of its model's memory, where that is wanted
     commands  SPEC space               compare what is to come with what is free, before the first byte
     commands  SPEC fetch GROUP         download, verify, place
+    lan       SPEC prefetch            have what other hosts of the LAN have of that, verified, in its place
+    lan       SPEC publish             have torrents of what is there, for the others
+    lan       SPEC seed                become aria2, which gives it to them; the command of model-swarm.service
 
 GROUP is ``huggingface`` or ``modelscope``, run by the Python of that client's environment, or ``plain`` (URLs and
 paths), run by the host's own. A model's manifest in STATE holds what was asked, the revision that this meant, and for
 each file size and digest, and once it stands in its place what stat said of it. So a later run compares stat alone,
 and a killed one goes on. A partial file is named after the digest that it shall have: it can only be continued with
-the same content, whatever the hub calls it by then.
+the same content, whatever the hub calls it by then. What hosts of the LAN send lies beside that in a directory of its
+own, as its parts come in any order.
 
 Python 3.10 and its standard library; a hub's client is imported only by the commands of its group. Exit status 1
 and lines on standard error when something could not be done; what can be done for other models is done before.

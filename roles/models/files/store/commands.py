@@ -17,10 +17,27 @@ import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import known
-from .hubs import CA_BUNDLE, PIECE, Hub, Listed, Refused, Short, attempts, by_status, hub_of, say
+from .hubs import (
+    CA_BUNDLE,
+    PIECE,
+    DiskIsFull,
+    GaveUp,
+    Hub,
+    Listed,
+    Refused,
+    Short,
+    Unlike,
+    at,
+    attempts,
+    by_status,
+    hub_of,
+    places_of,
+    say,
+)
 from .known import (
     SHARD,
     Json,
@@ -38,34 +55,46 @@ from .known import (
     shards,
     stat_of,
 )
+from .order import choose, chosen_order, print_steps, revision_at
 from .shape import HEADER_FIRST, HEADER_LIMIT, Cut, Unknown, gguf_values, of_config, of_gguf
 
 CONFIG_LIMIT = 1 << 20
 PROGRESS_SECONDS = 10.0
+OFTEN = 6
+"""So many lines of progress come in this rhythm, later ones six times slower: forty hosts write into one log."""
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; return the exit status."""
+    commands: dict[str, Callable[..., list[str]]] = {
+        "environment": environment,
+        "steps": steps,
+        "plan": plan,
+        "space": space,
+        "order": choose,
+        "fetch": fetch,
+    }
+    return run(arguments, commands)
+
+
+def run(arguments: list[str], commands: dict[str, Callable[..., list[str]]]) -> int:
+    """Run a command, alone; return 1 when it could not do something, 2 when the disk is full."""
     os.umask(0o022)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(encoding="utf-8", errors="replace", line_buffering=True)
-    path, command, *group = arguments
-    spec: Json = read_json(path)
-    commands: dict[str, Callable[..., list[str]]] = {
-        "environment": environment,
-        "plan": plan,
-        "space": space,
-        "fetch": fetch,
-    }
+    path, command, *rest = arguments
+    full = False
     try:
         with only_one():
-            problems = commands[command](spec, *group)
+            problems = commands[command](read_json(path), *rest)
+    except DiskIsFull as refusal:
+        problems, full = [str(refusal)], True
     except Refused as refusal:
         problems = [str(refusal)]
     for problem in problems:
         print(problem, file=sys.stderr)
-    return 1 if problems else 0
+    return 2 if full else 1 if problems else 0
 
 
 @contextlib.contextmanager
@@ -82,7 +111,9 @@ def only_one() -> Iterator[None]:
                 break
             except BlockingIOError:
                 if waited % 30 == 0:
-                    say("models: another run works on the models of this host; waiting for it")
+                    # Not to standard output, where the shell may read.
+                    text = "models: another run works on the models of this host; waiting for it"
+                    print(text, file=sys.stderr, flush=True)
                 time.sleep(1)
                 waited += 1
         yield
@@ -93,7 +124,12 @@ def only_one() -> Iterator[None]:
 
 def write_manifest(model: Json, manifest: Json) -> None:
     """Replace a manifest, whole or not at all."""
-    whole = {**manifest, "written_by": "metal2model, role models", "request": request_of(model)}
+    whole = {
+        **manifest,
+        "written_by": "metal2model, role models",
+        "request": request_of(model),
+        "places": model["places"],
+    }
     write_whole(Path(manifest_path(model)), json.dumps(whole, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -121,14 +157,17 @@ def sync_directory(path: Path) -> None:
 # The clients' environments
 
 
-def environment(spec: Json, name: str) -> list[str]:
+def environment(spec: Json, name: str, rank: str, command: str) -> list[str]:
     """
     Have the virtual environment of a hub's client; it counts only once its marker stands, so a killed one is redone.
 
-    pip uses the host's own configuration (the mirrors role writes it) and takes only what the hashes allow.
+    That of a hub that is only asked when others fail, once it is. pip uses the host's own configuration (the mirrors
+    role writes it) and takes only what the hashes allow.
     """
-    client = spec["clients"][name]
-    if client_problem(client) is None:
+    client = spec["clients"].get(name)
+    if client is None or client_problem(client) is None:
+        return []
+    if not client["needed"] and not (to_plan if command == "plan" else to_fetch)(spec, name, int(rank)):
         return []
     home = Path(client["root"], client["version"])
     say(f"models: installing {client['package']} {client['version']} into {home}")
@@ -166,34 +205,118 @@ def environment(spec: Json, name: str) -> list[str]:
 # Planning
 
 
-def wanted_in(spec: Json, group: str) -> list[Json]:
-    """Return the models of a group that are not known to be as wanted."""
-    members = ("url", "path") if group == "plain" else (group,)
-    models = [model for model in spec["models"] if model["source"] in members]
-    return [model for model in models if model_problem(spec, model) is not None]
+@dataclass(frozen=True)
+class There:
+    """A place while it is asked for one model's files."""
+
+    model: Json
+    """As the place has it."""
+    revision: str
+    hub: Hub
+    listed: dict[str, Json] | None = None
+    """Name -> what it lists, where that is not what was written down: the same name may be another file."""
 
 
-def plan(spec: Json, group: str) -> list[str]:
+Due = tuple[Json, Json, "Json | None"]
+"""A model, a place to ask for it, and the next one if that fails."""
+
+
+def due(spec: Json, hub: str, rank: int, orders: list[list[Json]]) -> list[Due]:
+    """Return the models that are not as wanted, and whose place of this rank is such a hub."""
+    found: list[Due] = []
+    for model, places in zip(spec["models"], orders, strict=True):
+        if rank < len(places) and places[rank]["hub"] == hub and model_problem(spec, model) is not None:
+            found.append((model, places[rank], places[rank + 1] if rank + 1 < len(places) else None))
+    return found
+
+
+def to_plan(spec: Json, hub: str, rank: int) -> list[Due]:
+    """Return what is to be listed, or only looked into, by such a hub."""
+    found = due(spec, hub, rank, [places_of(model) for model in spec["models"]])
+    return [one for one in found if one[0]["source"] != "path" and not is_planned(one[0]) and can_plan(*one[:2])]
+
+
+def can_plan(model: Json, place: Json) -> bool:
+    """Tell whether a place can bring a plan further: its listing counts, or what the model consists of is known."""
+    return bool(place["lists"]) or read_manifest(model) is not None
+
+
+def to_fetch(spec: Json, hub: str, rank: int) -> list[Due]:
+    """Return what is to come from such a hub; of what could not be planned, only the first place shall say so."""
+    found = due(spec, hub, rank, [chosen_order(model) for model in spec["models"]])
+    return [one for one in found if rank == 0 or can_fetch(*one[:2])]
+
+
+def can_fetch(model: Json, place: Json) -> bool:
+    """Tell whether it is known what to ask a place for."""
+    return model["source"] == "path" or is_planned(model)
+
+
+def steps(spec: Json) -> list[str]:
+    """Print the steps in which listings are asked for."""
+    print_steps(spec, [places_of(model) for model in spec["models"]])
+    return []
+
+
+def plan(spec: Json, hub: str, rank: str) -> list[str]:
     """
     Write down what each model consists of: once, so that a branch that moves on does not move the host.
 
     And, where somebody wants to know, what its files say of the memory that it takes.
     """
+
+    def one(model: Json, place: Json, hub: Hub) -> None:
+        manifest = read_manifest(model)
+        if manifest is None:
+            manifest = listing_of(spec, model, place, hub)
+            write_manifest(model, manifest)
+        if not looked_into(model, manifest):
+            manifest["shape"] = look_into(spec, there_at(spec, model, place, manifest, hub), manifest)
+            write_manifest(model, manifest)
+
+    return each(spec, to_plan(spec, hub, int(rank)), one, can_plan)
+
+
+def each(
+    spec: Json,
+    dues: list[Due],
+    work: Callable[[Json, Json, Hub], None],
+    can_do: Callable[[Json, Json], bool],
+) -> list[str]:
+    """Do the work for each model; return what went wrong, and cannot be done by another place."""
     problems = []
-    missing = [model for model in wanted_in(spec, group) if model["source"] != "path" and not is_planned(model)]
-    if not missing:
-        return []
-    hub = hub_of(group, spec)
-    for model in missing:
+    hubs: dict[str, Hub] = {}
+    silent: set[str] = set()
+    for model, place, other in dues:
+        endpoint = place["endpoint"]
         try:
-            manifest = read_manifest(model) or listing_of(spec, model, hub)
-            if not looked_into(model, manifest):
-                manifest["shape"] = look_into(spec, model, manifest, hub)
+            if endpoint in silent and other is not None and can_do(model, other):
+                raise Refused(f"{endpoint} has just not answered for another model")
+            if endpoint not in hubs:
+                hubs[endpoint] = hub_of(spec, place)
+            work(model, place, hubs[endpoint])
+        except DiskIsFull as refusal:
+            raise DiskIsFull(f"models/wanted/{model['name']}: {refusal}.") from refusal
         except Refused as refusal:
-            problems.append(f"models/wanted/{model['name']}: {refusal}.")
-            continue
-        write_manifest(model, manifest)
+            if isinstance(refusal, GaveUp):
+                silent.add(endpoint)
+            if other is not None and can_do(model, other):
+                text = f"{refusal}. Now {other['endpoint']} is asked"
+                print(f"models/wanted/{model['name']}: {text}.", file=sys.stderr, flush=True)
+                continue
+            others = ". That was the last place; above stands why the others could not"
+            text = f"{refusal}{others if len(places_of(model)) > 1 else ''}"
+            problems.append(f"models/wanted/{model['name']}: {text}.")
     return problems
+
+
+def there_at(spec: Json, model: Json, place: Json, manifest: Json, hub: Hub) -> There:
+    """Return a place as it is to be asked for what the manifest names."""
+    there = There(at(model, place), revision_at(place, manifest), hub)
+    if (place["hub"], place["repo"]) == (manifest["hub"], manifest["repo"]):
+        return there
+    revision, listed = ask(spec, there)
+    return There(there.model, revision, hub, {item["name"]: item for item in listed})
 
 
 def is_planned(model: Json) -> bool:
@@ -202,25 +325,28 @@ def is_planned(model: Json) -> bool:
     return manifest is not None and looked_into(model, manifest)
 
 
-def listing_of(spec: Json, model: Json, hub: Hub) -> Json:
+def listing_of(spec: Json, model: Json, place: Json, hub: Hub) -> Json:
     """Return a new manifest: the files that are wanted of what the hub lists."""
     before = read_manifest(model, of_any_request=True)
-    revision, listed = ask(spec, model, revision_of(model, before), hub)
-    files = [planned(model, item) for item in chosen(model, listed)]
+    here = at(model, place)
+    revision, listed = ask(spec, There(here, revision_of(here, before), hub))
+    files = [planned(model, item) for item in chosen(here, listed)]
     inherit(files, before)
-    at = f" at {revision}" if revision else ""
+    dropped = dropped_of(files, before)
+    where = f" at {revision}" if revision else ""
     total = sum(item["size"] or 0 for item in files)
-    say(f"models/wanted/{model['name']}: {model['repo'] or model['url']}{at}: {len(files)} files, {total} bytes")
-    return {"revision": revision, "files": files}
+    say(f"models/wanted/{model['name']}: {here['repo'] or here['url']}{where}: {len(files)} files, {total} bytes")
+    return {"hub": place["hub"], "repo": place["repo"], "revision": revision, "files": files, "dropped": dropped}
 
 
-def look_into(spec: Json, model: Json, manifest: Json, hub: Hub) -> Json | None:
+def look_into(spec: Json, there: There, manifest: Json) -> Json | None:
     """Return the shape of a model by its own files, of which only the beginning of one is read; None for no shape."""
+    model = there.model
     by_name = {entry["name"]: entry for entry in manifest["files"]}
     name = model["look_into"]
 
     def begin(count: int) -> bytes:
-        return beginning(spec, model, manifest, by_name[name], hub, count=count)
+        return beginning(spec, there, by_name[name], count=count)
 
     try:
         if name not in by_name:
@@ -266,7 +392,7 @@ def header(begin: Callable[[int], bytes]) -> Json:
         count = min(count * 8, HEADER_LIMIT)
 
 
-def beginning(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub, *, count: int) -> bytes:
+def beginning(spec: Json, there: There, entry: Json, *, count: int) -> bytes:
     """Return the first bytes of a file: of the one that stands on the host, else of the hub's."""
     if entry["stat"] is not None and entry["stat"] == stat_of(entry["path"]):
         with Path(entry["path"]).open("rb") as file:
@@ -274,31 +400,39 @@ def beginning(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub, *,
     count = count if entry["size"] is None else min(count, entry["size"])
 
     def explain(error: Exception) -> str:
-        if isinstance(error, urllib.error.HTTPError) and model["repo"]:
-            return by_status(error.code, model["repo"], spec["clients"][model["source"]]["endpoint"], str(error))
-        return hub.explain(model, manifest["revision"], error)
+        if isinstance(error, urllib.error.HTTPError) and there.model["repo"]:
+            return by_status(error.code, there.model["repo"], there.hub.endpoint, str(error))
+        return there.hub.explain(there.model, there.revision, error)
 
+    same_file(there, entry)
     data: bytes = attempts(
-        spec, model, lambda: 0, lambda: hub.begin(model, manifest["revision"], entry["name"], count), explain
+        spec,
+        there.model,
+        lambda: 0,
+        lambda: there.hub.begin(there.model, there.revision, entry["name"], count),
+        explain,
     )
     return data
 
 
-def revision_of(model: Json, before: Json | None) -> str:
+def revision_of(here: Json, before: Json | None) -> str:
     """Return the revision to list: what the same name meant when this host first asked, also for other files of it."""
-    asked = before["request"] if before else {}
-    same = before is not None and all(asked.get(key) == model[key] for key in ("source", "repo", "revision"))
-    return (before["revision"] if before and same else model["revision"]) or ""
+    if before is None or (before["hub"], before["repo"]) != (here["hub"], here["repo"]):
+        return str(here["revision"])
+    asked = [
+        place["revision"] for place in before["places"] if (place["hub"], place["repo"]) == (here["hub"], here["repo"])
+    ]
+    return str(before["revision"] if here["revision"] in asked else here["revision"])
 
 
-def ask(spec: Json, model: Json, revision: str, hub: Hub) -> Listed:
+def ask(spec: Json, there: There) -> Listed:
     """Return a hub's listing of a repository."""
     listed: Listed = attempts(
         spec,
-        model,
+        there.model,
         lambda: 0,
-        lambda: hub.listing(model, revision),
-        lambda error: hub.explain(model, revision, error),
+        lambda: there.hub.listing(there.model, there.revision),
+        lambda error: there.hub.explain(there.model, there.revision, error),
     )
     return listed
 
@@ -358,6 +492,18 @@ def inherit(files: list[Json], before: Json | None) -> None:
             entry["stat" if same else "replaces"] = old["stat"]
 
 
+def dropped_of(files: list[Json], before: Json | None) -> list[Json]:
+    """Return the files that the model had before and has no more; a file of the user's own is none of them."""
+    paths = {entry["path"] for entry in files}
+    if before is None:
+        return []
+    had = [*before.get("dropped", ())]
+    if before["request"]["source"] != "path":
+        folder = before["request"]["directory"]
+        had += [{"path": one["path"], "stat": one["stat"], "directory": folder} for one in before["files"]]
+    return [entry for entry in had if entry["path"] not in paths]
+
+
 # Space
 
 
@@ -369,6 +515,31 @@ def part_of(spec: Json, entry: Json) -> Path:
 def size_of(*paths: Path) -> int:
     """Return the size of the first of the files that exists, 0 for none."""
     return next((path.stat().st_size for path in paths if path.exists()), 0)
+
+
+def begun(part: Path) -> int:
+    """Return the bytes that hubs have sent of a file."""
+    return size_of(part, *Path(f"{part}.modelscope").rglob("*.incomplete"))
+
+
+def free_below(top: Path) -> int:
+    """Return the bytes that are free on the file system of a directory."""
+    found = os.statvfs(top)
+    return found.f_bavail * found.f_frsize
+
+
+def lan_part(part: Path) -> Path:
+    """Return where a file is as long as hosts of the LAN send it: under its digest, in a directory of its own."""
+    return part.with_name(f"{part.name}.lan") / part.name
+
+
+def arrived(path: Path) -> int:
+    """Return the bytes that are there of a file with holes."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return 0
+    return min(found.st_blocks * 512, found.st_size)
 
 
 def space(spec: Json) -> list[str]:
@@ -388,12 +559,12 @@ def space(spec: Json) -> list[str]:
     for path, entry in pending.items():
         part = part_of(spec, entry)
         there = size_of(Path(path)) if entry["replaces"] is None else 0
-        there = there if there == entry["size"] else size_of(part, *Path(f"{part}.modelscope").rglob("*.incomplete"))
+        if there != entry["size"]:
+            there = max(begun(part), arrived(lan_part(part)))
         missing = max((entry["size"] or 0) - there, 0)
         to_come += missing
         say(f"  {entry['size'] or 'unknown'} - {there} there already = {missing} to come: {path}")
-    free = os.statvfs(top)
-    have, keep = free.f_bavail * free.f_frsize, spec["keep_free_bytes"]
+    have, keep = free_below(top), spec["keep_free_bytes"]
     sum_text = f"{to_come} to come + {keep} to stay free = {to_come + keep} required, {have} free"
     if to_come == 0 or to_come + keep <= have:
         say(f"  {sum_text}: enough")
@@ -408,24 +579,29 @@ def space(spec: Json) -> list[str]:
 # Fetching
 
 
-def fetch(spec: Json, group: str) -> list[str]:
-    """Have every file of the group's models in its place, verified."""
-    problems = []
-    models = wanted_in(spec, group)
-    hub = hub_of(group, spec) if any(model["source"] != "path" for model in models) else None
-    for model in models:
-        try:
-            if hub is None or model["source"] == "path":
-                accept(model)
-            elif (manifest := read_manifest(model)) is None:
-                problems.append(f"models/wanted/{model['name']}: nothing is known of it; see above why.")
-            else:
-                for entry in manifest["files"]:
-                    have(spec, model, manifest, entry, hub)
-                    write_manifest(model, manifest)
-                say(f"models/wanted/{model['name']}: complete, {len(manifest['files'])} files verified")
-        except Refused as refusal:
-            problems.append(f"models/wanted/{model['name']}: {refusal}.")
+def fetch(spec: Json, hub: str, rank: str) -> list[str]:
+    """Have every file of the models that this hub is asked for in its place, verified."""
+
+    def one(model: Json, place: Json, hub: Hub) -> None:
+        if model["source"] == "path":
+            accept(model)
+            return
+        manifest = read_manifest(model)
+        if manifest is None or not looked_into(model, manifest):
+            raise Refused("not enough is known of it; see above why")
+        there = there_at(spec, model, place, manifest, hub)
+        unlike: list[Unlike] = []
+        for entry in manifest["files"]:
+            try:
+                have(spec, there, entry)
+            except Unlike as refusal:
+                unlike.append(refusal)
+            write_manifest(model, manifest)
+        if unlike:
+            raise unlike[0]
+        say(f"models/wanted/{model['name']}: complete, {len(manifest['files'])} files verified")
+
+    problems = each(spec, to_fetch(spec, hub, int(rank)), one, can_fetch)
     if not problems:
         sweep(spec)
     return problems
@@ -437,6 +613,7 @@ def accept(model: Json) -> None:
         raise Refused(f"path: {problem}. Put the model there, or correct the path")
     if model["sha256"] is None:
         return
+    had = read_manifest(model, of_any_request=True)
     before = stat_of(model["path"])
     found = digest(Path(model["path"]), "sha256")
     if found != model["sha256"]:
@@ -445,35 +622,47 @@ def accept(model: Json) -> None:
             f"and was left as it is. Replace it, or correct sha256"
         )
     entry = {"name": Path(model["path"]).name, "path": model["path"], "stat": before}
-    write_manifest(model, {"revision": "", "files": [entry]})
+    dropped = dropped_of([entry], had)
+    write_manifest(model, {"hub": "plain", "repo": None, "revision": "", "files": [entry], "dropped": dropped})
 
 
-def have(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
+def have(spec: Json, there: There, entry: Json) -> None:
     """Have one file in its place: as it is, after another look at its content, or downloaded."""
     final, part = Path(entry["path"]), part_of(spec, entry)
     found = stat_of(final)
-    if found is None or found != entry["stat"]:
-        if found and found[0] == entry["size"]:
-            say(f"models/wanted/{model['name']}: {final} is there and not known to be right; reading it")
-            if wrong_digest(entry, final) is None:
-                found = None
-                settle(spec, final)
-                entry.update(stat=stat_of(final), replaces=None)
-                return
-        if os.path.lexists(final) and (found is None or found != entry["replaces"]):
-            say(f"models/wanted/{model['name']}: {final} is not the file that the hub lists; removed")
-            final.unlink()
-        download(spec, model, manifest, entry, hub)
-        with part.open("rb") as file:
-            os.fsync(file.fileno())
-        for parent in map(Path, parents_below(spec, str(final))):
-            parent.mkdir(exist_ok=True)
-        settle(spec, part)
-        part.replace(final)
-        sync_directory(final.parent)
-        discard(part)
-    settle(spec, final)
-    entry.update(stat=stat_of(final), replaces=None)
+    name = there.model["name"]
+    is_right = found is not None and found == entry["stat"]
+    if found is not None and not is_right and found[0] == entry["size"]:
+        say(f"models/wanted/{name}: {final} is there and not known to be right; reading it")
+        is_right = wrong_digest(entry, final) is None
+    if is_right:
+        accepted(spec, entry)
+        return
+    if os.path.lexists(final) and (found is None or found != entry["replaces"]):
+        say(f"models/wanted/{name}: {final} is not the file that the hub lists; removed")
+        final.unlink()
+    download(spec, there, entry)
+    put_in_place(spec, part, entry)
+    discard(part)
+
+
+def put_in_place(spec: Json, part: Path, entry: Json) -> None:
+    """Give a verified file its name, durably."""
+    final = Path(entry["path"])
+    with part.open("rb") as file:
+        os.fsync(file.fileno())
+    for parent in map(Path, parents_below(spec, str(final))):
+        parent.mkdir(exist_ok=True)
+    settle(spec, part)
+    part.replace(final)
+    sync_directory(final.parent)
+    accepted(spec, entry)
+
+
+def accepted(spec: Json, entry: Json) -> None:
+    """Write down that the file that stands in its place is right."""
+    settle(spec, Path(entry["path"]))
+    entry.update(stat=stat_of(entry["path"]), replaces=None)
 
 
 def settle(spec: Json, path: Path) -> None:
@@ -490,22 +679,56 @@ def settle(spec: Json, path: Path) -> None:
             place.chmod(mode)
 
 
-def download(spec: Json, model: Json, manifest: Json, entry: Json, hub: Hub) -> None:
+def same_file(there: There, entry: Json) -> None:
+    """Refuse a place that has another file of this name, as far as its listing tells, before the first byte of it."""
+    if there.listed is None:
+        return
+    item = there.listed.get(entry["name"])
+    alike = item is not None and item["size"] == entry["size"] and all(
+        item.get(kind) == entry[kind] for kind in ("sha256", "git_sha1") if item.get(kind) and entry[kind]
+    )  # fmt: skip
+    if not alike:
+        raise Unlike(
+            f"{there.hub.endpoint} has no {entry['name']} with the same content in {there.model['repo']} at "
+            f"{there.revision}, so it cannot give the rest of it"
+        )
+
+
+def take_over(part: Path, watched: Path, name: str) -> None:
+    """Let a hub's client go on with what another one has brought: they leave their partial files in other places."""
+    whole = Path(f"{part}.modelscope", name)
+    found = [path for path in (part, whole, whole.with_name(f"{whole.name}.incomplete")) if path.exists()]
+    longest = max(found, key=size_of, default=watched)
+    if longest != watched:
+        watched.parent.mkdir(parents=True, exist_ok=True)
+        longest.replace(watched)
+
+
+def download(spec: Json, there: There, entry: Json) -> None:
     """Have the partial file complete and verified; one that is wrong is deleted."""
+    model, hub = there.model, there.hub
     part = part_of(spec, entry)
     part.parent.mkdir(parents=True, exist_ok=True)
     watched = hub.watched(entry, part)
+    if entry["size"] is None or size_of(part) != entry["size"]:
+        same_file(there, entry)
+        take_over(part, watched, entry["name"])
+        missing = (entry["size"] or 0) - size_of(watched)
+        # What the LAN sent of it has holes, and a hub's client could not go on there. It is of use to a later run if
+        # this one ends badly, but not worth the room that was reckoned with.
+        if missing + spec["keep_free_bytes"] > free_below(part.parent):
+            shutil.rmtree(lan_part(part).parent, ignore_errors=True)
 
     def work() -> None:
         if entry["size"] is not None and size_of(part) == entry["size"] > 0:
             return
-        hub.get(model, manifest, entry, part)
+        hub.get(model, there.revision, entry, part)
         if entry["size"] is not None and size_of(part) < entry["size"]:
             raise Short(f"{entry['name']} ended after {size_of(part)} of {entry['size']} bytes")
 
     with progress(model, entry, lambda: size_of(part, watched)):
         attempts(spec, model, lambda: size_of(part, watched), work,
-                 lambda error: hub.explain(model, manifest["revision"], error))  # fmt: skip
+                 lambda error: hub.explain(model, there.revision, error))  # fmt: skip
     arrived = size_of(part)
     if entry["size"] is not None and arrived != entry["size"]:
         discard(part)
@@ -558,16 +781,18 @@ def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None
     total = entry["size"]
 
     def report() -> None:
-        before = size()
-        while not done.wait(PROGRESS_SECONDS):
-            now = size()
+        before, told, lines = size(), time.monotonic(), 0
+        while not done.wait(PROGRESS_SECONDS if lines < OFTEN else OFTEN * PROGRESS_SECONDS):
+            now, moment = size(), time.monotonic()
             if now == before:
                 continue
             share = f" of {total / 1e6:.0f} MB ({100 * now // total} %)" if total else " MB"
-            rate = max(now - before, 0) / PROGRESS_SECONDS / 1e6
-            before = now
+            rate = max(now - before, 0) / (moment - told)
+            left = f", {duration((total - now) / rate)} left" if total and rate else ""
+            before, told, lines = now, moment, lines + 1
+            text = f"{now / 1e6:.0f}{share}, {rate / 1e6:.1f} MB/s{left}"
             try:
-                say(f"models/wanted/{model['name']}: {entry['name']}: {now / 1e6:.0f}{share}, {rate:.1f} MB/s")
+                say(f"models/wanted/{model['name']}: {entry['name']}: {text}")
             except OSError:
                 os._exit(1)  # the run that asked is gone, and with it whoever would hear of a failure
 
@@ -584,6 +809,15 @@ def progress(model: Json, entry: Json, size: Callable[[], int]) -> Iterator[None
     if (seconds := time.monotonic() - start) > PROGRESS_SECONDS:
         rate = max(size() - begun, 0) / seconds / 1e6
         say(f"models/wanted/{model['name']}: {entry['name']}: {size()} bytes there, {rate:.1f} MB/s; verifying")
+
+
+def duration(seconds: float) -> str:
+    """Return a time as people say it, in two units at most."""
+    minutes, seconds = divmod(round(max(seconds, 0)), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {seconds} s" if minutes else f"{seconds} s"
 
 
 def sweep(spec: Json) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import shutil
 import ssl
@@ -22,6 +23,8 @@ from .known import Json
 CA_BUNDLE = "/etc/ssl/certs/ca-certificates.crt"
 PIECE = 1 << 20
 TIMEOUT_SECONDS = 30
+LONGEST_WAIT_SECONDS = 300
+"""That a server may ask for; longer, the next place is asked, or the person who watches is told."""
 
 Listed = tuple[str, list[Json]]
 """The revision that was meant, and the files: name, size, sha256 or git_sha1."""
@@ -29,6 +32,18 @@ Listed = tuple[str, list[Json]]
 
 class Refused(Exception):
     """Something cannot be had, and trying again would not help; the message says what to do."""
+
+
+class DiskIsFull(Refused):
+    """Another place would not help either."""
+
+
+class GaveUp(Refused):
+    """Nobody answered for so long that asking for the next thing would end the same way."""
+
+
+class Unlike(Refused):
+    """A place has other content under a file's name; its other files may be the right ones."""
 
 
 class Short(Exception):
@@ -41,23 +56,25 @@ def say(text: str) -> None:
 
 
 class Hub:
-    """Where models come from: lists a repository, and continues a partial file."""
+    """
+    Where models come from: lists a repository, and continues a partial file.
+
+    ``model`` is what `at` makes of one: its repository there.
+    """
+
+    endpoint = ""
 
     def listing(self, model: Json, revision: str) -> Listed:
         """Return the revision that is meant and the files of the repository."""
         raise NotImplementedError
 
-    def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
+    def get(self, model: Json, revision: str, entry: Json, part: Path) -> None:
         """Continue ``part`` until it has all bytes; raise on any interruption."""
-        raise NotImplementedError
-
-    def address(self, model: Json, revision: str, name: str) -> str:
-        """Return where a file of the repository is read from, without the hub's client."""
         raise NotImplementedError
 
     def begin(self, model: Json, revision: str, name: str, count: int) -> bytes:
         """Return the first bytes of a file, so many; raise on any interruption."""
-        with opened(self.address(model, revision, name), {"Range": f"bytes=0-{count - 1}"}) as answer:
+        with opened(address_of(model, revision, name), {"Range": f"bytes=0-{count - 1}"}) as answer:
             found: bytes = answer.read(count)  # no more, even where the server knows no ranges
         if len(found) < count:
             raise Short(f"{name} ended after {len(found)} of its first {count} bytes")
@@ -80,9 +97,9 @@ class HuggingFace(Hub):
     client's own `http_get` with our file and offset. Xet is off: it keeps no file that could be continued.
     """
 
-    def __init__(self, client: Json) -> None:
+    def __init__(self, endpoint: str) -> None:
         """Set what the client reads from its environment when it is imported."""
-        self.endpoint = client["endpoint"]
+        self.endpoint = endpoint
         self.told: set[str] = set()
         os.environ.update(
             HF_ENDPOINT=self.endpoint,
@@ -99,7 +116,20 @@ class HuggingFace(Hub):
         self.files = client_of("huggingface_hub.file_download")
         constants: Any = client_of("huggingface_hub.constants")
         constants.DOWNLOAD_CHUNK_SIZE = PIECE  # 10 MiB at first: a cut loses the piece that it falls into
+        self.http = client_of("huggingface_hub.utils._http")
+        self.http.set_client_factory(self.impatient)
         self.api = client_of("huggingface_hub").HfApi(endpoint=self.endpoint, token=False, library_name="metal2model")
+
+    def impatient(self) -> Any:
+        """Return the client's own HTTP client, which would wait for a silent listing for ever."""
+        session = self.http.default_client_factory()
+
+        def limited(request: Any) -> None:
+            request.extensions["timeout"] = dict.fromkeys(("connect", "read", "write", "pool"), TIMEOUT_SECONDS)
+
+        hooks = session.event_hooks
+        session.event_hooks = {**hooks, "request": [*hooks["request"], limited]}
+        return session
 
     def listing(self, model: Json, revision: str) -> Listed:
         """Resolve the revision to a commit; the listing has sha256 for large files, git's own digest for small ones."""
@@ -112,13 +142,9 @@ class HuggingFace(Hub):
             files.append({"name": item.path, "size": item.size, **digest})
         return commit, files
 
-    def address(self, model: Json, revision: str, name: str) -> str:
-        """Return the address that sends downloads on to where the bytes are."""
-        return f"{self.endpoint}/{model['repo']}/resolve/{revision}/{urllib.parse.quote(name)}"
-
-    def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
+    def get(self, model: Json, revision: str, entry: Json, part: Path) -> None:
         """Ask where the bytes are, say so when that is another host, and continue there."""
-        url = self.files.hf_hub_url(model["repo"], entry["name"], revision=manifest["revision"], endpoint=self.endpoint)
+        url = self.files.hf_hub_url(model["repo"], entry["name"], revision=revision, endpoint=self.endpoint)
         found = self.files.get_hf_file_metadata(url, token=False, timeout=TIMEOUT_SECONDS, endpoint=self.endpoint)
         host = urllib.parse.urlsplit(found.location).netloc
         if host != urllib.parse.urlsplit(self.endpoint).netloc and host not in self.told:
@@ -166,9 +192,9 @@ class ModelScope(Hub):
     parts loses them), and walks the directories where the hub cuts a listing at 3000 files.
     """
 
-    def __init__(self, client: Json) -> None:
+    def __init__(self, endpoint: str) -> None:
         """Set what the client reads from its environment when it is imported: one attempt, no bars, no deadline."""
-        self.endpoint = client["endpoint"]
+        self.endpoint = endpoint
         os.environ.update(
             MODELSCOPE_CACHE=f"{known.STATE}/modelscope",
             MODELSCOPE_DOWNLOAD_PARALLEL_WORKERS="1",
@@ -196,19 +222,14 @@ class ModelScope(Hub):
             files.append({"name": item.path, "size": item.size, "sha256": item.sha256})
         return revision, files
 
-    def address(self, model: Json, revision: str, name: str) -> str:
-        """Return the address that the client downloads from."""
-        query = urllib.parse.urlencode({"Revision": revision, "FilePath": name})
-        return f"{self.endpoint}/api/v1/models/{model['repo']}/repo?{query}"
-
-    def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
+    def get(self, model: Json, revision: str, entry: Json, part: Path) -> None:
         """Let the client continue in a directory of its own, then take the file."""
         folder = self._folder(part)
         self.api.download_file(
             model["repo"],
             "model",
             entry["name"],
-            revision=manifest["revision"],
+            revision=revision,
             local_dir=folder,
             file_size=entry["size"],
         )
@@ -248,12 +269,7 @@ class Plain(Hub):
         size = int(total) if total.isdigit() else None
         return "", [{"name": model["file"], "size": size, "sha256": model["sha256"]}]
 
-    def address(self, model: Json, revision: str, name: str) -> str:
-        """Return the one address that there is."""
-        url: str = model["url"]
-        return url
-
-    def get(self, model: Json, manifest: Json, entry: Json, part: Path) -> None:
+    def get(self, model: Json, revision: str, entry: Json, part: Path) -> None:
         """Continue while the server's validator is the same; begin anew when it is not, or ranges are not served."""
         validator = part.with_name(part.name + ".validator")
         offset = part.stat().st_size if part.exists() else 0
@@ -285,6 +301,38 @@ class Plain(Hub):
                 ) from error
             return f"{model['url']}: HTTP {error.code} {error.reason}"
         return f"{model['url']}: {cause_of(error)}"
+
+
+class Bundle(Plain):
+    """
+    What a hub has, below the base of a bundle (role bundle): files under their public addresses, and a listing.
+
+    On a web server, or in a directory of this host: to urllib, ``file:`` is a server that knows no ranges.
+    """
+
+    def __init__(self, endpoint: str) -> None:
+        """``endpoint``: what is the hub's there."""
+        self.endpoint = endpoint
+
+    def listing(self, model: Json, revision: str) -> Listed:
+        """Return what the host had that the bundle was made on."""
+        with opened(address_of(model, revision, "metal2model.json"), {}) as answer:
+            found = json.loads(answer.read())
+        return found["revision"], found["files"]
+
+    def get(self, model: Json, revision: str, entry: Json, part: Path) -> None:
+        """Continue as from any other address."""
+        super().get({**model, "url": address_of(model, revision, entry["name"])}, revision, entry, part)
+
+    def explain(self, model: Json, revision: str, error: Exception) -> str:
+        """Tell what the bundle lacks from what the network lost."""
+        lacks = isinstance(getattr(error, "reason", None), FileNotFoundError)
+        if lacks or (isinstance(error, urllib.error.HTTPError) and error.code in (401, 403, 404, 410)):
+            raise Refused(
+                f"mirrors/all: {self.endpoint}, in the bundle, has no whole copy of {model['repo']} at {revision!r}: "
+                f"{cause_of(error)}. Make it again by deploys/bundle.py on a host that wants this model, too"
+            ) from error
+        return f"{self.endpoint}: {cause_of(error)}"
 
 
 def opened(url: str, headers: dict[str, str]) -> Any:
@@ -341,13 +389,40 @@ def no_revision(model: Json, revision: str, endpoint: str, branch: str) -> str:
     return f"{text}. Name a commit of the repository's history, or {branch!r}"
 
 
-def hub_of(group: str, spec: Json) -> Hub:
-    """Return the hub of a group; an environment that cannot import its client is marked for repair."""
-    if group == "plain":
+def places_of(model: Json) -> list[Json]:
+    """Return where a model can be had, in the order that was given; what is no repository has one place."""
+    plain = {"hub": "plain", "endpoint": "", "repo": None, "revision": "", "lists": True}
+    return model["places"] or [plain]
+
+
+def at(model: Json, place: Json) -> Json:
+    """Return a model as this place has it: under a name and a revision of its own."""
+    return {**model, **{key: place[key] for key in ("hub", "endpoint", "repo", "revision")}}
+
+
+def address_of(model: Json, revision: str, name: str) -> str:
+    """
+    Return where a place has a file, without the hub's client; it may send on to where the bytes are.
+
+    https://huggingface.co/docs/hub/models-downloading; ModelScope's is what its client asks.
+    """
+    if model["hub"] in ("huggingface", "bundle"):
+        return f"{model['endpoint']}/{model['repo']}/resolve/{revision}/{urllib.parse.quote(name)}"
+    if model["hub"] == "modelscope":
+        query = urllib.parse.urlencode({"Revision": revision, "FilePath": name})
+        return f"{model['endpoint']}/api/v1/models/{model['repo']}/repo?{query}"
+    return str(model["url"])
+
+
+def hub_of(spec: Json, place: Json) -> Hub:
+    """Return who speaks to a place; an environment that cannot import its client is marked for repair."""
+    if place["hub"] == "plain":
         return Plain()
-    client = spec["clients"][group]
+    if place["hub"] == "bundle":
+        return Bundle(place["endpoint"])
+    client = spec["clients"][place["hub"]]
     try:
-        return {"huggingface": HuggingFace, "modelscope": ModelScope}[group](client)
+        return {"huggingface": HuggingFace, "modelscope": ModelScope}[place["hub"]](place["endpoint"])
     except ImportError as error:
         Path(client["root"], client["version"], ".complete").unlink(missing_ok=True)
         raise Refused(f"models/hub: {client['root']}/{client['version']} is damaged ({error}); run again to have it "
@@ -366,21 +441,37 @@ def attempts(
             raise
         except Exception as error:
             if disk_is_full(error):
-                raise Refused(
+                raise DiskIsFull(
                     f"the disk of {spec['directory']} is full. Make room; what has arrived is kept"
                 ) from error
             text = str(error) if isinstance(error, Short) else explain(error)
+            asked_for = seconds_to_wait(error)
         now = size()
         failures = failures + 1 if now <= before else 0
         before = now
+        if asked_for > LONGEST_WAIT_SECONDS:
+            raise GaveUp(f"{text}. It wants to be left alone for {asked_for} s. Run again later, or use another hub")
         if failures > spec["retries"]:
-            raise Refused(
+            raise GaveUp(
                 f"{text}. Gave up after {failures} attempts in a row that brought nothing; what has arrived is kept. "
                 f"Check the network and the hub, then run again; a download goes on where it stopped"
             )
-        delay = min(2 ** max(failures - 1, 0), 30)
+        delay = max(min(2 ** max(failures - 1, 0), 30), asked_for)
         say(f"models/wanted/{model['name']}: {text}; going on from byte {now} in {delay} s")
         time.sleep(delay)
+
+
+def seconds_to_wait(error: BaseException | None) -> int:
+    """Return how long a server wants to be left alone (https://www.rfc-editor.org/rfc/rfc9110#field.retry-after)."""
+    while error is not None:
+        # A response of requests is false when it is an error; modelscope_hub keeps the number alone.
+        response = getattr(error, "response", None)
+        headers = getattr(error if response is None else response, "headers", None) or {}
+        for wanted in (getattr(error, "retry_after", None), headers.get("Retry-After")):
+            if str(wanted).removesuffix(".0").isdigit():
+                return int(float(str(wanted)))
+        error = error.__cause__ or error.__context__
+    return 0
 
 
 def disk_is_full(error: BaseException | None) -> bool:

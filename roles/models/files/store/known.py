@@ -18,6 +18,11 @@ STATE = "/var/lib/metal2model/models"
 OWNER = (0, 0)
 """User and group of every model: root."""
 SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf")
+SHARED_BYTES = 1 << 20
+"""Smaller files come from outside for each host: to find others who have them would take longer."""
+SWARM_PORT = 6881
+"""TCP and UDP, where a host gives its models to others."""
+SWARM_PROGRAMS = ("/usr/bin/aria2c", "/usr/bin/mktorrent")
 
 Json: TypeAlias = "dict[str, Any]"
 
@@ -38,9 +43,12 @@ def check(spec: Json) -> Json:
     """Return for each client and each model what is not as wanted, None when all is."""
     return {
         "installed": True,
-        "clients": {name: client_problem(client) for name, client in spec["clients"].items()},
+        "clients": {name: client_problem(client) for name, client in spec["clients"].items() if client["needed"]},
         "models": {model["name"]: model_problem(spec, model) for model in spec["models"]},
         "shapes": {model["name"]: shape for model in spec["models"] if (shape := shape_of(model))},
+        "unwanted": {name: sum(map(os.path.getsize, paths)) for name, paths in unwanted(spec).items()},
+        "lan": lan_problem(spec),
+        "gives": bool(listed_text()),
     }
 
 
@@ -71,6 +79,47 @@ def shape_of(model: Json) -> Json | None:
     manifest = read_manifest(model) if model["look_into"] else None
     shape: Json | None = manifest.get("shape") if manifest else None
     return shape
+
+
+def unwanted(spec: Json) -> dict[str, list[str]]:
+    """Return what stands here as this role put it, and belongs to no wanted model: name that it had -> paths."""
+    manifests = all_manifests()
+    kept = {path for model in spec["models"] if model["path"] for path in used_by_path(model["path"])}
+    for model in spec["models"]:
+        if model["source"] != "path" and model["name"] in manifests:
+            kept |= {os.path.realpath(entry["path"]) for entry in manifests[model["name"]]["files"]}
+    names = {model["name"] for model in spec["models"] if model["source"] != "path"}
+    found: dict[str, list[str]] = {}
+    for name, manifest in manifests.items():
+        entries = list(manifest.get("dropped", ()))
+        if name not in names and manifest["request"]["source"] != "path":
+            entries += manifest["files"]
+        for entry in entries:
+            path = os.path.realpath(entry["path"])
+            is_ours = entry["stat"] is not None and entry["stat"] == stat_of(entry["path"])
+            if is_ours and not any(path == one or path.startswith(f"{one}/") for one in kept):
+                found.setdefault(name, []).append(entry["path"])
+                kept.add(path)  # two models may have had it
+    return found
+
+
+def all_manifests() -> dict[str, Json]:
+    """Return the manifests of all models that this host ever had, by name."""
+    found = {}
+    for file in sorted(os.listdir(STATE)) if os.path.isdir(STATE) else ():
+        if file.endswith(".json"):
+            try:
+                found[file.removesuffix(".json")] = read_json(f"{STATE}/{file}")
+            except (OSError, ValueError):
+                continue
+    return found
+
+
+def used_by_path(path: str) -> list[str]:
+    """Return the files or the directory that a path of the user's means, wherever links lead."""
+    match = SHARD.fullmatch(os.path.basename(path))
+    names = [os.path.join(os.path.dirname(path), name) for name in shards(match)] if match else [path]
+    return [os.path.realpath(name) for name in names]
 
 
 def path_problem(model: Json) -> str | None:
@@ -153,9 +202,70 @@ def request_of(model: Json) -> Json:
     """
     Return what identifies a request: what is set, so that a later version with more options asks for the same.
 
-    Whether its files are looked into does not: they are the same files.
+    Whether its files are looked into does not, nor who else is asked for them: they are the same files.
     """
-    return {key: value for key, value in model.items() if value and key != "look_into"}
+    return {key: value for key, value in model.items() if value and key not in ("look_into", "places")}
+
+
+def lan_problem(spec: Json) -> str | None:
+    """Return what is missing for giving this host's models to others, or left of it; None where all is as wanted."""
+    if not spec["lan"]:
+        return "is not shared any more" if listed_text() is not None else None
+    for program in SWARM_PROGRAMS:
+        if not os.access(program, os.X_OK):
+            return f"{program} is missing"
+    files = shared(spec)
+    for digest, path in files.items():
+        if not os.path.exists(torrent_path(spec, digest)):
+            return f"{path} has no torrent yet"
+    return None if listed_text() == listing(spec, files) else "the list of what is given is not up to date"
+
+
+def shared(spec: Json) -> dict[str, str]:
+    """Return the verified files that are given to others, digest -> path."""
+    found: dict[str, str] = {}
+    for model in spec["models"]:
+        manifest = read_manifest(model) if model["source"] != "path" else None
+        for entry in manifest["files"] if manifest else []:
+            is_right = entry["stat"] is not None and entry["stat"] == stat_of(entry["path"])
+            # In aria2's list a tab or a new line ends a name.
+            if is_right and entry["stat"][0] >= SHARED_BYTES and not {"\t", "\n"} & set(entry["path"]):
+                found.setdefault(digest_of(entry), entry["path"])
+    return found
+
+
+def listing(spec: Json, files: dict[str, str]) -> str:
+    """Return aria2's list of files and torrents (aria2c(1), Input File)."""
+    top = spec["directory"]
+    return "".join(
+        f"{torrent_path(spec, digest)}\n dir={top}\n index-out=1={os.path.relpath(path, top)}\n"
+        for digest, path in files.items()
+    )
+
+
+def listed_path() -> str:
+    """Return where the list of what is given to others stands."""
+    return f"{STATE}/seeding"
+
+
+def listed_text() -> str | None:
+    """Return the list of what is given to others, None where there is none."""
+    try:
+        with open(listed_path(), encoding="utf-8") as file:
+            return file.read()
+    except OSError:
+        return None
+
+
+def torrent_path(spec: Json, digest: str) -> str:
+    """Return where the torrent of a file is, for this host's own use and for others."""
+    return f"{spec['directory']}/.torrents/{digest}.torrent"
+
+
+def digest_of(entry: Json) -> str:
+    """Return the digest that names a file."""
+    digest: str = entry["sha256"] or entry["git_sha1"]
+    return digest
 
 
 def client_problem(client: Json) -> str | None:

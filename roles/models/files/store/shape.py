@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import struct
+from collections.abc import Sequence
 from typing import Any
 
 from .known import Json
@@ -20,6 +21,17 @@ HEADER_LIMIT = 32 << 20
 COUNT_LIMIT = 1 << 20
 """What no number of layers, heads or elements of a head exceeds; more is nonsense."""
 LAYERS_LIMIT = 4096
+
+PERIODS = {
+    "gemma2": 2, "gemma3": 6, "gemma3_text": 6, "gpt-oss": 2, "gpt_oss": 2, "cohere2": 4, "olmo2": 4, "mistral": 0,
+}  # fmt: skip
+"""
+Kind of model -> of how many layers the last has no window (0: all have one), where its files leave that to the
+programs: as a GGUF's architecture (src/models of llama.cpp) and as config.json's model_type (transformers).
+"""
+
+PATTERNS = ("sliding_window_pattern", "_sliding_window_pattern")
+"""Names of that number in config.json."""
 
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
 STRING, ARRAY = 8, 9
@@ -117,20 +129,28 @@ def of_gguf(values: Json, size: int) -> Json:
 
     heads = get("attention.head_count")
     kv_heads = get("attention.head_count_kv", heads)
+    window, pattern = get("attention.sliding_window"), get("attention.sliding_window_pattern", PERIODS.get(str(arch)))
     most = max(heads, default=0) if isinstance(heads, list) else heads
     width = get("embedding_length")
     each = width // most if _counts(width, most) else None
     layers = get("block_count")
     if _counts(layers) and isinstance(predicting := get("nextn_predict_layers", 0), int):
         layers -= predicting  # they guess tokens ahead, and llama.cpp keeps no cache for them
+    if _counts(layers) and isinstance(shared := get("attention.shared_kv_layers", 0), int):
+        layers -= shared  # the last ones use what earlier ones keep
+    key = get("attention.key_length", each)
+    # Multi-head latent attention: the values are part of the keys (ggml-org/llama.cpp#19067).
+    value = 0 if get("attention.key_length_mla") else get("attention.value_length", each)
     return _shape(
         size=size,
         layers=layers,
         heads=most,
         kv_heads=kv_heads[:layers] if isinstance(kv_heads, list) and _counts(layers) else kv_heads,
-        head_dim=get("attention.key_length", each),
-        # Multi-head latent attention: the values are part of the keys (ggml-org/llama.cpp#19067).
-        value_dim=0 if get("attention.key_length_mla") else get("attention.value_length", each),
+        head_dim=key,
+        value_dim=value,
+        window=window,
+        slides=_slides(pattern, layers),
+        near_dims=(get("attention.key_length_swa", key), get("attention.value_length_swa", value)),
         context_length=get("context_length"),
     )
 
@@ -156,20 +176,45 @@ def of_config(text: str, size: int) -> Json:
     heads, width, latent, rope = (
         get(key) for key in ("num_attention_heads", "hidden_size", "kv_lora_rank", "qk_rope_head_dim")
     )
-    shared = {
-        "size": size,
-        "heads": heads,
-        "layers": get("num_hidden_layers"),
-        "context_length": get("max_position_embeddings"),
-    }
-    if isinstance(kinds := get("layer_types"), list):
-        shared["layers"] = sum(kind != "linear_attention" for kind in kinds)
+    shared = {"size": size, "heads": heads, "context_length": get("max_position_embeddings")}
+    layers, kinds = get("num_hidden_layers"), get("layer_types")
+    if isinstance(kinds, list):
+        kinds = kinds[:-reused] if _counts(reused := get("num_kv_shared_layers")) else kinds
+        kinds = [kind for kind in kinds if kind != "linear_attention"]
+        layers, slides = len(kinds), [kind == "sliding_attention" for kind in kinds]
+    else:
+        usual = PERIODS.get(str(get("model_type")))
+        slides = _slides(next((n for n in map(get, PATTERNS) if n is not None), usual), layers)
     if _counts(latent, rope):
-        return _shape(**shared, kv_heads=1, head_dim=latent + rope, value_dim=0)
+        return _shape(**shared, layers=layers, kv_heads=1, head_dim=latent + rope, value_dim=0)
     each = get("head_dim") or (width // heads if _counts(width, heads) else None)
+    kv_heads = get("num_key_value_heads") or heads
+    far_heads = get("num_global_key_value_heads") if get("attention_k_eq_v") else None
+    value = get("v_head_dim") or each
+    if (far := get("global_head_dim")) and any(slides):
+        dims = {"head_dim": far, "value_dim": far}
+    else:
+        dims = {"head_dim": each, "value_dim": value}
     return _shape(
-        **shared, kv_heads=get("num_key_value_heads") or heads, head_dim=each, value_dim=get("v_head_dim") or each
+        **shared,
+        layers=layers,
+        kv_heads=[kv_heads if near else far_heads for near in slides] if far_heads and any(slides) else kv_heads,
+        **dims,
+        window=get("sliding_window") if get("use_sliding_window") is not False else None,
+        slides=slides,
+        near_dims=(each, value),
     )
+
+
+def _slides(pattern: Any, layers: Any) -> list[bool]:
+    """Return of each layer whether it has a window; nothing where that is not known."""
+    if not _counts(layers) or layers > LAYERS_LIMIT:
+        return []
+    if isinstance(pattern, list):
+        return [bool(near) for near in pattern[:layers]]
+    if type(pattern) is not int or pattern < 0:
+        return []
+    return [not pattern or number % pattern != 0 for number in range(1, layers + 1)]
 
 
 def _counts(*values: Any) -> bool:
@@ -177,23 +222,55 @@ def _counts(*values: Any) -> bool:
     return all(type(value) is int and 0 < value <= COUNT_LIMIT for value in values)
 
 
-def _shape(*, size: int, context_length: Any, **attention: Any) -> Json:
-    """Return what the controller counts with, roles/common/model.py; raise `Unknown` where a number is no number."""
+def _shape(
+    *,
+    size: int,
+    context_length: Any,
+    window: Any = None,
+    slides: Sequence[bool] = (),
+    near_dims: tuple[Any, Any] = (None, None),
+    **attention: Any,
+) -> Json:
+    """
+    Return what the controller counts with, roles/common/model.py; raise `Unknown` where a number is no number.
+
+    + slides: of each layer, whether it has the window
+    + near_dims: elements of a head's key and value in those that have
+    """
     needed = {name: attention[name] for name in ("layers", "head_dim")}
     kv_heads = attention["kv_heads"]
     if isinstance(kv_heads, list):
         if len(kv_heads) != needed["layers"] or not any(kv_heads) or not all(h == 0 or _counts(h) for h in kv_heads):
-            raise Unknown("its attention.head_count_kv does not go with its layers")
+            raise Unknown("it does not say of each layer how many heads keep something")
     else:
         needed["kv_heads"] = kv_heads
     if wrong := [name for name, value in needed.items() if not _counts(value)]:
         raise Unknown(f"it does not say its {', '.join(wrong)}")
-    if needed["layers"] > LAYERS_LIMIT:
-        raise Unknown(f"it says that it has {needed['layers']} layers")
+    layers = needed["layers"]
+    if layers > LAYERS_LIMIT:
+        raise Unknown(f"it says that it has {layers} layers")
     if attention["value_dim"] != 0 and not _counts(attention["value_dim"]):
         attention["value_dim"] = attention["head_dim"]
     if not _counts(attention["heads"]):
         attention["heads"] = None
+    if _counts(window) and len(slides) == layers and any(slides):
+        key, value = near_dims
+        each = kv_heads if isinstance(kv_heads, list) else [kv_heads] * layers
+        near = [heads for heads, slid in zip(each, slides, strict=True) if slid]
+        far = [heads for heads, slid in zip(each, slides, strict=True) if not slid]
+        attention["sliding"] = {
+            "window": window,
+            "layers": len(near),
+            "kv_heads": _one(near),
+            "head_dim": key if _counts(key) else attention["head_dim"],
+            "value_dim": value if _counts(value) or attention["value_dim"] == 0 else attention["value_dim"],
+        }
+        attention.update(layers=len(far), kv_heads=_one(far))
     # Contexts are longer than anything else is large: 10 million tokens exist.
     known = type(context_length) is int and 0 < context_length < 1 << 40
     return {"size_bytes": size, "attention": attention, "context_length": context_length if known else None}
+
+
+def _one(heads: list[int]) -> int | list[int]:
+    """Return a number that all layers have in common, or those of each."""
+    return heads[0] if heads and heads[0] and len(set(heads)) == 1 else heads
