@@ -27,10 +27,18 @@ MOMENTS = {
 }
 """What is so on the host -> a command that succeeds then."""
 
+UNDONE = {
+    "ls /etc/systemd/system/llama-server@one.service*": "rm -f /etc/systemd/system/llama-server@one.service*",
+    "systemctl is-enabled --quiet llama-server@one": "systemctl disable llama-server@one",
+}
+"""Moments so soon after another that the kill before may have come too late -> what takes the host back."""
+
 
 def kill_when(condition: str, host: BedHost, directory: Path, fleet: dict[str, dict[str, Any]]) -> None:
     """Start a run, and kill it with SIGKILL as soon as the condition, which does not hold yet, holds on the host."""
     quiet = f"{condition} >/dev/null 2>&1"
+    if condition in UNDONE and host.ssh(quiet, check=False).returncode == 0:
+        host.ssh(UNDONE[condition])
     assert host.ssh(quiet, check=False).returncode != 0, f"too late: {condition}"
     watch = host.ssh_command(f"until {quiet}; do sleep 0.003; done; echo now")
     with subprocess.Popen(watch, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as watcher:

@@ -217,6 +217,20 @@ def test_a_wrong_file_never_gets_its_name(source: str, deploy: Try, hub: Client,
     assert digest_on(host, path) == digest_of(big())
 
 
+def test_a_listing_that_comes_in_pages_is_read_to_its_end(deploy: Try, hub: Client, host: BedHost) -> None:
+    repository = artefacts.SAFETENSORS_REPOSITORY
+    since = time.time()
+    hub.tree_page(2)
+    try:
+        deploy({"wanted": {"tensors": {"repo": repository}}}).succeeded()
+    finally:
+        hub.tree_page(1000)
+    pages = [request for request in asked(hub, host, since, "/tree/") if request.status == 200]
+    names = {path.name for path in (state_dir() / "models" / repository).glob("[!.]*")}
+    assert len(pages) == (len(names) + 1) // 2
+    assert set(host.ssh(f"ls /srv/models/{repository}").stdout.split()) == names
+
+
 @pytest.mark.parametrize("first", ["huggingface", "modelscope"])
 def test_what_one_hub_breaks_off_goes_on_from_the_other(first: str, deploy: Try, hub: Client, host: BedHost) -> None:
     other = {"huggingface": "modelscope", "modelscope": "huggingface"}[first]
