@@ -218,7 +218,11 @@ class Declaration(Options):
     @model_validator(mode="after")
     def _seeds_can_be_reached(self) -> Self:
         if self.is_seed and not self.models.lan:
-            raise OptionProblem("models/lan", "is False on a host with the tag 'seed'; remove one of them")
+            raise OptionProblem(
+                "models/lan",
+                "is False on a host with the tag 'seed', which the other hosts would ask for its models in vain; "
+                "remove the tag, or this option",
+            )
         if self.is_seed and seed_of(self.lan_cache) is None:
             found = "not declared" if self.lan_cache is None else "declared without what that takes"
             raise OptionProblem(

@@ -71,6 +71,18 @@ def run(directory: Path, hosts: Hosts, deploy: str = "full", *options: str, time
     return Run(done.returncode, done.stdout)
 
 
+def run_text(directory: Path, hosts: Hosts, deploy: str) -> Run:
+    """Run a deploy that the test itself wrote, from its own directory: nothing of this one is found by chance."""
+    (directory / "deploy.py").write_text(deploy)
+    command(directory, hosts, "none")
+    done = subprocess.run(
+        [str(PYINFRA), "-y", str(directory / "fleet.py"), str(directory / "deploy.py")],
+        cwd=directory, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    return Run(done.returncode, done.stdout)
+
+
 @contextmanager
 def tunnel(host: BedHost, target: str) -> Iterator[int]:
     """Bring a ``address:port`` that only the host reaches to a free port of this machine, with ssh, and return that."""

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import MakeHost
 from tests.e2e.containers import build_image, docker_host, remove_image
-from tests.e2e.support import PYINFRA, ROOT, Run, ask, command, key_of, run
+from tests.e2e.support import ROOT, Run, ask, command, key_of, run, run_text
 from tests.e2e.test_full import declared
 from tests.testbed import network, state_dir
 from tests.testbed.hosts import BedHost, wait
@@ -84,14 +84,7 @@ def years_later(host: BedHost) -> None:
 
 def python(directory: Path, hosts: dict[str, dict[str, Any]]) -> Run:
     """Have a Python environment on hosts, as roles of engines do."""
-    (directory / "deploy.py").write_text(PYTHON.format(requirements=SIX))
-    command(directory, hosts, "none")
-    done = subprocess.run(
-        [str(PYINFRA), "-y", str(directory / "fleet.py"), str(directory / "deploy.py")],
-        cwd=directory, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    return Run(done.returncode, done.stdout)
+    return run_text(directory, hosts, PYTHON.format(requirements=SIX))
 
 
 @pytest.fixture(scope="module")

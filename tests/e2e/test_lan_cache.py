@@ -16,7 +16,7 @@ import pytest
 
 from tests.conftest import MakeHost
 from tests.e2e.containers import build_image, digest_of, docker_host, push_image, remove_image, serve_registry
-from tests.e2e.support import PYINFRA, ROOT, Run, command, run
+from tests.e2e.support import Run, run, run_text
 from tests.testbed import state_dir
 from tests.testbed.hosts import POWER_OFF_SECONDS, BedHost, wait, wait_for_ssh
 from tests.testbed.hub import Client
@@ -97,14 +97,7 @@ def lan(make_module_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) ->
 
 def deploy(directory: Path, hosts: list[BedHost], **options: Any) -> Run:
     """Run the cache, mirrors and a Python environment alone on some hosts."""
-    (directory / "deploy.py").write_text(DEPLOY)
-    command(directory, {host.name: {**host.pyinfra_data(), **options} for host in hosts}, "none")
-    done = subprocess.run(
-        [str(PYINFRA), "-y", str(directory / "fleet.py"), str(directory / "deploy.py")],
-        cwd=directory, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    return Run(done.returncode, done.stdout)
+    return run_text(directory, {host.name: {**host.pyinfra_data(), **options} for host in hosts}, DEPLOY)
 
 
 def files_sent(requests: list[Request]) -> Counter[tuple[str, str, str | None]]:

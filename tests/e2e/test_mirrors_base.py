@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import MakeHost
-from tests.e2e.support import PYINFRA, ROOT, Run
+from tests.e2e.support import Run, run_text
 from tests.testbed import state_dir
 from tests.testbed.hosts import BedHost
 from tests.testbed.hub import Client
@@ -60,15 +60,7 @@ def hosts(make_module_host: MakeHost) -> list[BedHost]:
 
 
 def run(directory: Path, hosts: list[BedHost], *, user: str = "root", **options: Any) -> Run:
-    fleet = [(host.name, {**host.pyinfra_data(user), **options}) for host in hosts]
-    (directory / "fleet.py").write_text(f"fleet = {fleet!r}\n")
-    (directory / "deploy.py").write_text(DEPLOY)
-    done = subprocess.run(
-        [str(PYINFRA), "-y", str(directory / "fleet.py"), str(directory / "deploy.py")],
-        cwd=directory, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}, stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=200, check=False,
-    )  # fmt: skip
-    return Run(done.returncode, done.stdout)
+    return run_text(directory, {host.name: {**host.pyinfra_data(user), **options} for host in hosts}, DEPLOY)
 
 
 def text(host: BedHost, path: str) -> str:
