@@ -195,10 +195,16 @@ def source(url: str = "", **given: Any) -> Source:
     return Source(**{"kind": "release", "what": url, "name": "it", "option": "an/option", "url": url, **given})
 
 
-def ask(sources: Sequence[Source], total_seconds: int = 60, **environment: str) -> list[Answer]:
+def ask(
+    sources: Sequence[Source], total_seconds: int = 60, silence_seconds: int = 30, **environment: str
+) -> list[Answer]:
     """Run the program as the fact does, and read its output as the fact does."""
     wanted = json.dumps(
-        {"sources": [asdict(one) for one in sources], "silence_seconds": PATIENCE, "total_seconds": total_seconds}
+        {
+            "sources": [asdict(one) for one in sources],
+            "silence_seconds": silence_seconds,
+            "total_seconds": total_seconds,
+        }
     )
     clean = {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
     done = subprocess.run(
@@ -252,7 +258,7 @@ def answers(web: Server, serve: Serve, tmp_path_factory: pytest.TempPathFactory)
         "empty": source(f"{web.base}/folder/", listing=f"{web.base}/empty-tree", **listed),
         "image": source(f"{web.base}/v2/team/chat/manifests/1.0", is_manifest=True),
     }
-    found = ask(list(wanted.values()), SSL_CERT_FILE=str(keys.ca_certificate(authority)))
+    found = ask(list(wanted.values()), silence_seconds=PATIENCE, SSL_CERT_FILE=str(keys.ca_certificate(authority)))
     return dict(zip(wanted, found, strict=True))
 
 
@@ -279,7 +285,7 @@ def test_a_megabyte_and_no_more_is_asked_for(answers: dict[str, Answer], web: Se
         ("patience", "busy", "HTTP 429 Too Many Requests"),
         ("round", "redirects", ""),
         ("nothing", "cut", "0 KiB"),
-        ("silence", "silent", "2 s"),
+        ("silence", "silent", f"{PATIENCE} s"),
         ("stall", "stalled", "100 KiB"),
         ("cut", "cut", "100 KiB"),
         ("login", "content", "text/html"),
