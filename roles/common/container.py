@@ -86,6 +86,8 @@ class Container:
     """Supplementary groups in the container, by number where the image does not know the name."""
     options: Sequence[str] = ()
     """Further words for ``docker run``, such as ``--shm-size=16g``."""
+    run_by: Sequence[str] = ()
+    """Words before ``docker run``: a program of the host that runs it."""
 
     @property
     def own_name(self) -> str:
@@ -99,8 +101,8 @@ class Container:
 
 def run_line(container: Container) -> str:
     """Return the ``ExecStart=`` that runs a container until it ends or the unit is stopped."""
-    words = [DOCKER, "run", "--rm", "--pull=never", "--name", container.own_name, "--log-driver=none",
-             "--cap-drop=ALL", "--security-opt=no-new-privileges"]  # fmt: skip
+    words = [*container.run_by, DOCKER, "run", "--rm", "--pull=never", "--name", container.own_name]
+    words += ["--log-driver=none", "--cap-drop=ALL", "--security-opt=no-new-privileges"]
     if container.publish:
         address, port, inside = container.publish
         words.append(f"--publish={f'[{address}]' if ':' in address else address}:{port}:{inside}")

@@ -16,7 +16,17 @@ from roles.common.python import python_environment
 from roles.common.secrets import environment_files
 from roles.common.systemd import unit_path
 from roles.vllm.options import VERSION, VllmOptions
-from roles.vllm.units import environment_of, image_of, reads, render, secrets, secrets_file, unit_name
+from roles.vllm.units import (
+    NODE,
+    NODE_PROGRAM,
+    environment_of,
+    image_of,
+    reads,
+    render,
+    secrets,
+    secrets_file,
+    unit_name,
+)
 
 
 @deploy("vLLM")
@@ -46,7 +56,8 @@ def deploy_vllm(
         images(name="Pull the image", references=[image], bundle=bundle)
     keys(name="Have the API keys", paths=key_files("vllm", options.instances))
     environment_files(name="Hand the keys over", wanted=secrets(options))
-    files: dict[str, TextFile | None] = {}
+    several = any(one.nodes for one in present.values())
+    files: dict[str, TextFile | None] = {NODE_PROGRAM: TextFile(NODE.read_text()) if several else None}
     for name, instance in options.instances.items():
         if name in gone:
             files[unit_path(unit_name(name))] = None

@@ -240,14 +240,14 @@ class VllmInstanceOptions(InstanceOptions):
     nodes: list[Node] = []
     """
     Addresses of the hosts that share the model without Ray, the head's first; the same list on each. The head
-    answers, the others compute. Empty: this host alone.
+    answers, the others compute; when one goes, all begin anew. Empty: this host alone.
     """
 
     node_ip_address: Node | None = None
     """This host's address among `nodes`."""
 
-    master_port: Port = 29501
-    """Port of the head on which the nodes meet."""
+    master_port: Annotated[Port, Field(le=65534)] = 29501
+    """First of two ports of the head, one after the other: the nodes meet there, and learn when one of them goes."""
 
     cards: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
     """Which of the host's cards, counted by their PCI addresses as nvidia-smi does. None: all."""
@@ -306,6 +306,11 @@ class VllmInstanceOptions(InstanceOptions):
 
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser. Empty: none."""
+
+    @property
+    def watch_port(self) -> int:
+        """Port of the head by which nodes notice each other's end."""
+        return self.master_port + 1
 
     @property
     def headless(self) -> bool:
@@ -501,5 +506,6 @@ class VllmOptions(EngineOptions):
         for name, one in self.present.items():
             if not one.headless:
                 found += [(f"instances/{name}/port", one.port or 0)]
-                found += [(f"instances/{name}/master_port", one.master_port)] if one.nodes else []
+                meeting = [one.master_port, one.watch_port] if one.nodes else []
+                found += [(f"instances/{name}/master_port", port) for port in meeting]
         return found

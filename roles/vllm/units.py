@@ -23,6 +23,9 @@ CACHES = "/var/cache/vllm"
 CACHE_INSIDE = "/cache"
 DOCUMENTATION = "https://docs.vllm.ai/en/stable/cli/serve/"
 REQUIREMENTS = Path(__file__).parent / "files" / "requirements.txt"
+NODE = Path(__file__).parent / "files" / "node.py"
+NODE_PROGRAM = "/opt/metal2model/vllm-node.py"
+"""NODE on the host. Not below ROOT, which is the Python environment's."""
 TEMPLATES = templates(__file__)
 VALUES = {
     "--max-num-seqs": "parallel", "--dtype": "dtype", "--quantization": "quantization",
@@ -83,6 +86,7 @@ def secrets(options: VllmOptions) -> list[EnvironmentFile]:
 def reads(name: str, instance: VllmInstanceOptions, options: VllmOptions, model: Model) -> tuple[str, ...]:
     """Return what the unit reads at its start, so that a change of any of it restarts it."""
     program = [f"{ROOT}/current"] if options.method == "native" else []
+    program += [NODE_PROGRAM] if instance.nodes else []
     return (
         unit_path(unit_name(name)),
         *program,
@@ -136,6 +140,14 @@ def arguments(name: str, instance: VllmInstanceOptions, model: Model, *, numa_bi
     if numa_bind:
         words.append("--numa-bind")
     return [*words, *instance.extra_arguments]
+
+
+def run_by(instance: VllmInstanceOptions) -> list[str]:
+    """Return the words with which a server runs as one node of several; none where it is alone."""
+    if not instance.nodes or not instance.node_ip_address:
+        return []
+    words = [instance.node_ip_address, str(instance.watch_port), *instance.nodes]
+    return ["/usr/bin/python3", "-I", "-S", NODE_PROGRAM, *words, "--"]
 
 
 def variables(instance: VllmInstanceOptions, cache: str, gpu: Gpu) -> dict[str, str]:
@@ -193,7 +205,7 @@ def render(
     return TEMPLATES.get_template("vllm.service.j2").render(
         name=name,
         instance=instance,
-        command=exec_line([*words, *arguments(name, instance, model, numa_bind=numa_bind)]),
+        command=exec_line([*run_by(instance), *words, *arguments(name, instance, model, numa_bind=numa_bind)]),
         user_settings=cluster if on_ray else ["DynamicUser=yes", f"User={USER}"],
         on_ray=on_ray,
         cache=cache if options.cache_directory else "",
@@ -234,6 +246,8 @@ def _container(
         "intel": ["/dev/dri"],
         "none": [],
     }
+    inherited = [name for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME") if name not in given]
+    settings += [] if alone else [f"--env={name}" for name in inherited]  # node.py knows them
     container = Container(
         name=f"vllm-{name}",
         image=image_of(options, gpu),
@@ -244,6 +258,7 @@ def _container(
         mounts=[Mount(path, path) for path in dict.fromkeys([model.path, *instance.paths])],
         devices=cards[gpu],
         options=settings,
+        run_by=run_by(instance),
     )
     return container_unit(
         container,
@@ -251,4 +266,5 @@ def _container(
         option=f"vllm/instances/{name}",
         description=f"vLLM server {name} ({instance.model})",
         documentation=DOCUMENTATION,
+        settings=[] if alone else ["RestrictAddressFamilies=AF_INET"],
     )

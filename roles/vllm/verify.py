@@ -23,6 +23,7 @@ def endpoints(options: VllmOptions, tags: Sequence[str]) -> list[Endpoint]:
             name,
             one,
             unit_name(name),
+            restarts_by_itself=bool(one.nodes),
             device_proof="gpu_memory" if proof and one.distributed_executor_backend != "ray" else "",
         )
         for name, one in options.present.items()
