@@ -13,8 +13,8 @@ import time
 
 VIRTUAL_MACHINES = "tests/e2e/vm"
 PYTEST = [sys.executable, "-m", "pytest"]
-BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile")
-"""Two files of tests at a time (pytest-xdist): hosts boot and wait while others compute."""
+BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile", "--durations", "25")
+"""Two files of tests at a time (pytest-xdist): hosts boot and wait while others compute. The slowest are listed."""
 
 
 def main(arguments: list[str]) -> int:
