@@ -21,7 +21,7 @@ from roles.common.container import ContainerUser
 from roles.common.endpoint import Endpoint
 from roles.common.engine import EngineOptions, port_collisions, reachable
 from roles.common.findings import Finding
-from roles.common.fit import together
+from roles.common.fit import in_memory_together, together
 from roles.common.hardware import HardwareReport
 from roles.common.kernels import KernelRange
 from roles.common.lock import Tag, declared_cards, vendors_of
@@ -384,6 +384,7 @@ class Declaration(Options):
             *(self.ktransformers.findings(report, self.tags, models, driver) if self.ktransformers else []),
             *(self.transformers_serve.findings(report, self.tags, models, driver) if self.transformers_serve else []),
             *together(claims, declared_cards(self.tags, report)),
+            *in_memory_together(claims, report.memory_mib << 20),
         ]
 
     @property

@@ -225,7 +225,7 @@ def _verdict(wanted: Sequence[Wanted], room: Room) -> str:
     need = sum(one.demand().total_bytes for one in wanted)
     if room.cards and sum(map(on_cards, wanted)) > usable:
         key = "fit_no_vram"
-    elif room.memory_bytes and _held(wanted) > room.memory_bytes + usable:
+    elif room.memory_bytes and held(wanted) > room.memory_bytes + usable:
         key = "fit_no_memory"
     elif room.memory_bytes and _left_to_memory(wanted, room) > room.memory_bytes:
         key = "fit_beside_cards" if room.cards else "fit_memory"
@@ -257,7 +257,7 @@ def _spilling(role: str, key: str, served: Sequence[Wanted], room: Room) -> Find
     words: dict[str, Word] = {
         "need": gib(sum(one.demand().total_bytes for one in served)),
         "arithmetic": "; ".join(str(one.demand()) for one in served),
-        "held": gib(_held(served)),
+        "held": gib(held(served)),
         "pinned": gib(sum(map(on_cards, served))),
         "left": gib(_left_to_memory(served, room)),
         "have": gib(have),
@@ -302,13 +302,15 @@ def resident(role: str, one: Wanted, room: Room, split: Split, share: float) -> 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a server takes of cards, once it runs."""
+    """What a server takes of cards and of the host's memory, once it runs."""
 
     option: str
     """Path of its instance."""
     cards: Mapping[str, float]
     """Address of a card -> bytes of its memory."""
     fit: FitChoice = "error"
+    memory_bytes: float = 0
+    """Of the host's memory, that it cannot do without."""
     yields: bool = False
     """It takes less where less is left, and leaves the rest to the processors."""
     judged: bool = False
@@ -363,6 +365,31 @@ def together(claims: Sequence[Claim], cards: Sequence[DeclaredCard]) -> list[Fin
         if full > found.get(who, (0.0,))[0]:
             found[who] = full, Finding(key, here[-1].option, words)
     return [finding for _, finding in found.values()]
+
+
+def in_memory_together(claims: Sequence[Claim], memory_bytes: int) -> list[Finding]:
+    """Return what is to be said of servers that need the host's memory, each of which may fit alone."""
+    here = [claim for claim in claims if claim.fit != "off" and claim.memory_bytes]
+    strict = [claim for claim in here if claim.fit == "error"]
+
+    def too_much(counted: Sequence[Claim]) -> bool:
+        by_itself = all(claim.judged and claim.role == counted[0].role for claim in counted)
+        several = len(counted) > 1 and not by_itself
+        return several and sum(claim.memory_bytes for claim in counted) > memory_bytes > 0
+
+    if too_much(strict):
+        key = "fit_memory_together"
+        here = strict
+    elif too_much(here):
+        key = "fit_memory_together_allowed"
+    else:
+        return []
+    words: dict[str, Word] = {
+        "need": gib(sum(claim.memory_bytes for claim in here)),
+        "arithmetic": " + ".join(f"{claim.option} {gib(claim.memory_bytes)}" for claim in here),
+        "have": gib(memory_bytes),
+    }
+    return [Finding(key, here[-1].option, words)]
 
 
 Fits = Callable[[Wanted], bool]
@@ -433,7 +460,7 @@ def on_cards(one: Wanted) -> int:
     return of_layers * min(one.gpu_layers, layers) // layers + demand.overhead_bytes
 
 
-def _held(wanted: Sequence[Wanted]) -> int:
+def held(wanted: Sequence[Wanted]) -> int:
     """Return what servers have in memory or on cards that cannot be dropped and read again."""
     return sum(one.demand().held_bytes if one.maps_weights else one.demand().total_bytes for one in wanted)
 

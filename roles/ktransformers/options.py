@@ -226,7 +226,7 @@ class KTransformersOptions(EngineOptions):
         return found
 
     def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
-        """Return the share of each card that its servers take for weights and KV cache at their start."""
+        """Return the share of each card that its servers take at their start, and the memory of their experts."""
         cards = declared_cards(tags, report, "nvidia")
         return [
             Claim(
@@ -236,6 +236,7 @@ class KTransformersOptions(EngineOptions):
                     for card in cards[: one.tensor_parallel]
                 },
                 one.fit,
+                memory_bytes=models[one.weights or one.model].size_bytes or 0,
             )
             for name, one in self.present.items()
         ]

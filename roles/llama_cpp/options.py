@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import Claim, Room, Wanted, on_cards, spilling, spread
+from roles.common.fit import Claim, Room, Wanted, held, on_cards, spilling, spread
 from roles.common.hardware import HardwareReport
 from roles.common.lock import declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -348,15 +348,17 @@ class LlamaCppOptions(EngineOptions):
         ]
 
     def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
-        """Return what its servers take of the cards: by `auto` all that there is of what they need."""
+        """Return what its servers take: of the cards, by `auto`, all that there is of what they need."""
         cards = declared_cards(tags, report, self._vendor(tags)) if self.uses_gpu(tags) else []
         found = []
         for wanted in self._wanted(models):
             one = self.instances[wanted.name]
             words = {one.flag_of(word) for word in one.extra_arguments} | set(one.environment)
-            if wanted.model.size_bytes and words.isdisjoint(CHOOSES_CARDS):
+            option = f"llama_cpp/instances/{wanted.name}"
+            if wanted.model.size_bytes and (wanted.gpu_layers == 0 or not self.uses_gpu(tags)):
+                found.append(Claim(option, {}, one.fit, memory_bytes=held([wanted]), judged=True))
+            elif wanted.model.size_bytes and words.isdisjoint(CHOOSES_CARDS):
                 auto = wanted.gpu_layers == "auto"
                 need = wanted.demand().total_bytes if auto else on_cards(wanted)
-                option = f"llama_cpp/instances/{wanted.name}"
                 found.append(Claim(option, spread(cards, need), one.fit, yields=auto, judged=True))
         return found

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from roles.common.data import from_yaml
 from roles.common.engine import EngineOptions, InstanceOptions
 from roles.common.findings import Finding, Word
-from roles.common.fit import USABLE, Claim, Room, Wanted, on_cards, spilling, spread
+from roles.common.fit import USABLE, Claim, Room, Wanted, held, on_cards, spilling, spread
 from roles.common.hardware import HardwareReport
 from roles.common.lock import HARDWARE, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -520,7 +520,16 @@ class OllamaOptions(EngineOptions):
         one_card = max(((card.card.vram_mib or 0) << 20 for card in cards), default=0)
         if len(cards) > 1 and need <= one_card * USABLE and not self.sched_spread:
             return []
-        return [Claim(f"ollama/instances/{largest.name}", spread(cards, need), largest.fit, yields=True, judged=True)]
+        return [
+            Claim(
+                f"ollama/instances/{largest.name}",
+                spread(cards, need),
+                largest.fit,
+                memory_bytes=0 if self.uses_gpu(tags) else held([largest]),
+                yields=True,
+                judged=True,
+            )
+        ]
 
 
 def _capability(tag: str) -> tuple[int, int]:

@@ -378,6 +378,20 @@ MESSAGES: dict[str, Message] = {
         "这些服务在 {card} 上合计占用 {need}：{arithmetic}；该显卡有 {have}，其中 92 % 可用；最后启动的服务可能失败；"
         "请为每个服务指定各自的显卡，或为其中之一选择更小的 gpu_memory_utilization、模型或 context_length",
     ),
+    "fit_memory_together": error(
+        "these servers need {need} of the host's memory together: {arithmetic}; it has {have}; required is room for all of "
+        "them, for the kernel ends one when there is none left; choose a smaller model or context_length, or for vLLM a "
+        "lower gpu_memory_utilization, or write fit: 'warn' to try all the same",
+        "这些服务合计需要主机内存 {need}：{arithmetic}；主机有 {have}；要求全部放得下，否则内存用尽时内核会结束其中之一；"
+        "请选择更小的模型或 context_length，vLLM 可调低 gpu_memory_utilization，或写 fit: 'warn' 照样尝试",
+    ),
+    "fit_memory_together_allowed": warning(
+        "these servers need {need} of the host's memory together: {arithmetic}; it has {have}; fit: 'warn' lets it pass: "
+        "expect the kernel to end one of them; choose a smaller model or context_length, or for vLLM a lower "
+        "gpu_memory_utilization",
+        "这些服务合计需要主机内存 {need}：{arithmetic}；主机有 {have}；fit: 'warn' 放行：内核可能结束其中之一；"
+        "请选择更小的模型或 context_length，vLLM 可调低 gpu_memory_utilization",
+    ),
     "fit_beside": warning(
         "these servers would take {need} of {card} together: {arithmetic}; it has {have}, of which 92 % can be used; {found} "
         "will have what the others leave, and keep the rest with the processors, which is slower; started first, it may "

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from roles.common.cuda import card_findings, driver_findings, python_findings
 from roles.common.engine import EngineOptions, Gpu, InstanceOptions, is_loopback
 from roles.common.findings import Finding
-from roles.common.fit import USABLE, Claim, Room, Split, Wanted, resident, spilling
+from roles.common.fit import USABLE, Claim, Room, Split, Wanted, held, resident, spilling
 from roles.common.hardware import HardwareReport
 from roles.common.lock import DeclaredCard, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
@@ -194,14 +194,17 @@ class TransformersServeOptions(EngineOptions):
         return found
 
     def claims(self, report: HardwareReport, tags: Sequence[str], models: Mapping[str, Model]) -> list[Claim]:
-        """Return what its servers take of their cards: model, cache and overhead."""
+        """Return what its servers take of their cards or of the memory: model, cache and overhead."""
         found = []
         for name, one in self.present.items():
             cards = _cards(one, tags, report)
-            if cards and models[one.model].size_bytes:
-                wanted = replace(_wanted(name, one, models), parallel=1)
-                each = Split(pipeline=len(cards)).demand(wanted).total_bytes
-                option = f"transformers_serve/instances/{name}"
+            wanted, option = _wanted(name, one, models), f"transformers_serve/instances/{name}"
+            if not models[one.model].size_bytes:
+                continue
+            if computes_on(one, tags) == "none":
+                found.append(Claim(option, {}, one.fit, memory_bytes=held([wanted])))
+            elif cards:
+                each = Split(pipeline=len(cards)).demand(replace(wanted, parallel=1)).total_bytes
                 found.append(Claim(option, {card.controller.address: each for card in cards}, one.fit))
         return found
 

@@ -495,6 +495,11 @@ class VllmOptions(EngineOptions):
                     for card in one.chosen(cards)[: one.cards_here]
                 },
                 one.fit,
+                memory_bytes=(
+                    _of_nodes(one, report)
+                    if self.computes_on(tags) == "none"
+                    else one.cpu_offload_gb * (1 << 30) * one.cards_here
+                ),
             )
             for name, one in self.present.items()
             if one.distributed_executor_backend != "ray"
@@ -509,3 +514,11 @@ class VllmOptions(EngineOptions):
                 meeting = [one.master_port, one.watch_port] if one.nodes else []
                 found += [(f"instances/{name}/master_port", port) for port in meeting]
         return found
+
+
+def _of_nodes(one: VllmInstanceOptions, report: HardwareReport) -> float:
+    """Return what a server takes of the memory of the NUMA nodes that it computes on, one for each "card"."""
+    if "VLLM_CPU_KVCACHE_SPACE" in one.environment:
+        return 0  # it is so many GiB then, and what the model needs
+    nodes = max(len(report.nodes), 1)
+    return one.gpu_memory_utilization * (report.memory_mib << 20) / nodes * min(one.cards_here, nodes)

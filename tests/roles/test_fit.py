@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from roles.common.findings import Finding
-from roles.common.fit import Room, Split, Wanted, layers_that_fit, resident, spilling
+from roles.common.fit import Claim, Room, Split, Wanted, in_memory_together, layers_that_fit, resident, spilling
 from roles.common.hardware import Cpu, HardwareReport, Mount, OperatingSystem
 from roles.common.model import Attention, Model, Shape, SlidingLayers, catalogue
 from roles.declaration import Declaration
@@ -255,6 +255,55 @@ def test_a_model_of_unknown_shape_is_counted_by_its_files() -> None:
 def test_no_context_length_means_what_the_model_was_trained_with() -> None:
     (kept,) = wanted(context_length=0, parallel=2).cache() or ()
     assert kept.tokens == 2 * 131072
+
+
+# The host's memory, together
+
+
+def claim(role: str, gib: int, **given: Any) -> Claim:
+    return Claim(f"{role}/instances/r1", {}, memory_bytes=gib * GIB, **given)
+
+
+def test_servers_of_two_engines_that_need_more_memory_than_there_is_are_refused() -> None:
+    text = said(in_memory_together([claim("ktransformers", 40), claim("transformers_serve", 30)], 64 * GIB))
+    assert "need 70.0 GiB of the host's memory together: ktransformers/instances/r1 40.0 GiB +" in text
+    assert in_memory_together([claim("ktransformers", 40), claim("transformers_serve", 24)], 64 * GIB) == []
+    assert in_memory_together([claim("ktransformers", 70)], 64 * GIB) == [], "one alone is judged by itself"
+    twice = [claim("llama_cpp", 40, judged=True), claim("llama_cpp", 40, judged=True)]
+    assert in_memory_together(twice, 64 * GIB) == [], "so are those of an engine that adds up its own"
+    assert in_memory_together(twice, 0) == [], "nobody knows how much there is"
+
+
+def test_one_that_says_warn_does_not_let_the_others_pass_and_off_counts_for_nothing() -> None:
+    others = [claim("ktransformers", 40), claim("transformers_serve", 30)]
+    (found,) = in_memory_together([*others, claim("llama_cpp", 1, fit="warn")], 64 * GIB)
+    assert found.key == "fit_memory_together"
+    (found,) = in_memory_together([claim("ktransformers", 40), claim("llama_cpp", 30, fit="warn")], 64 * GIB)
+    assert severity(found) == "warning"
+    assert in_memory_together([claim("ktransformers", 40), claim("llama_cpp", 30, fit="off")], 64 * GIB) == []
+
+
+def test_what_engines_claim_of_the_memory() -> None:
+    """On processors: vLLM a share of the nodes that it computes on, llama.cpp its KV cache, Transformers all."""
+    name = "deepseek-r1-distill-qwen-1.5b"
+    instance = {"model": name, "port": 8000}
+    quantised = "deepseek-r1-distill-qwen-7b-q4"
+    data = {
+        "tags": ["cpu"],
+        "docker": {},
+        "models": {"wanted": {name: {}, quantised: {}}},
+        "vllm": {"method": "container", "instances": {"a": {**instance, "gpu_memory_utilization": 0.25}}},
+        "transformers_serve": {"instances": {"b": {**instance, "port": 8001}}},
+        "llama_cpp": {"instances": {"c": {"model": quantised, "port": 8002, "context_length": 4096}}},
+    }
+    declared = Declaration.load(data, where="h")
+    report = HardwareReport(memory_mib=64 << 10)
+    models = declared.models_by_name()
+    claims = [one for engine in declared.engines.values() for one in engine.claims(report, ["cpu"], models)]
+    found = {one.role: one.memory_bytes for one in claims}
+    assert found["vllm"] == 16 * GIB
+    assert found["transformers_serve"] > (models[name].size_bytes or 0)
+    assert GIB < found["llama_cpp"] < (models[quantised].size_bytes or 0)
 
 
 # What would fit

@@ -247,7 +247,7 @@ def two_of_vllm(**instance: Any) -> dict[str, Any]:
     """Two servers on the same card, each of which wants most of it."""
     options = vllm(**instance)
     one = options["vllm"]["instances"]["r1"]
-    return {**options, "vllm": {"instances": {"a": one, "b": {**one, "port": 8001}}}}
+    return {**options, "vllm": {**options["vllm"], "instances": {"a": one, "b": {**one, "port": 8001}}}}
 
 
 def both_engines() -> dict[str, Any]:
@@ -338,6 +338,8 @@ CASES: dict[str, Case] = {
     ),
     "fit_together": Case(host(RTX4090), ("rtx4090",), two_of_vllm()),
     "fit_together_allowed": Case(host(RTX4090), ("rtx4090",), two_of_vllm(fit="warn")),
+    "fit_memory_together": Case(GOOD, options=two_of_vllm(method="container")),
+    "fit_memory_together_allowed": Case(GOOD, options=two_of_vllm(method="container", fit="warn")),
     "fit_beside": Case(host(RTX4090), ("rtx4090",), both_engines()),
     "fit_cards": Case(host("10de:1eb8"), ("t4",), vllm()),
     "fit_cards_allowed": Case(host("10de:1eb8"), ("t4",), vllm(fit="warn")),
