@@ -424,7 +424,8 @@ class Declaration(Options):
     @property
     def models_to_look_into(self) -> list[str]:
         """The models of servers that files/models.yaml does not know: whether they fit, only their files can tell."""
-        served = {one.model for engine in self.engines.values() for one in engine.present.values() if one.fit != "off"}
+        present = [one for engine in self.engines.values() for one in engine.present.values()]
+        served = {name for one in present if one.fit != "off" for name in one.loads}
         return [name for name in self.models.wanted if name in served and self.models.entry(name) is None]
 
     @property

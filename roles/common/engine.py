@@ -124,6 +124,11 @@ class InstanceOptions(Options):
         return f"--{flag[2:].replace('_', '-')}" if flag.startswith("--") else flag
 
     @property
+    def loads(self) -> list[str]:
+        """The models whose files it loads, by their names under ``models/wanted``."""
+        return [self.model]
+
+    @property
     def environment_words(self) -> list[str]:
         """Values of ``Environment=`` for the unit, one for each variable."""
         return [environment_word(name, value) for name, value in sorted(self.environment.items())]

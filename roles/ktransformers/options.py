@@ -135,6 +135,11 @@ class KTransformersInstanceOptions(InstanceOptions):
     trust_remote_code: bool = False
     """Run the Python files that come with the model."""
 
+    @property
+    def loads(self) -> list[str]:
+        """The models whose files it loads: `model`, and that of the experts."""
+        return [self.model, *([self.weights] if self.weights else [])]
+
     @model_validator(mode="after")
     def _own_weights_have_a_format(self) -> Self:
         if self.present and self.weights is None and self.method in ("auto", "LLAMAFILE", "AMXINT4", "AMXINT8"):

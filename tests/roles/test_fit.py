@@ -449,6 +449,20 @@ def test_what_is_only_slow_is_told_at_the_end_of_the_run() -> None:
     assert (allowed[0], [finding.key for finding in allowed[1]]) == ([], ["fit_no_memory_allowed"])
 
 
+def test_experts_of_a_repository_that_nobody_knew_are_judged_too() -> None:
+    """DeepSeek-R1 itself is in the catalogue; a quantisation of somebody's own is not, and it is what memory holds."""
+    instance = {"model": "deepseek-r1", "weights": "mine", "port": 30000, "context_length": 4096}
+    models = {"deepseek-r1": {}, "mine": {"repo": "me/r1-gguf", "files": ["r1-00001-of-00002.gguf"]}}
+    data = {"tags": ["rtx4090"], "models": {"wanted": models}, "ktransformers": {"instances": {"one": instance}}}
+    declared = Declaration.load(data, where="h")
+    assert declared.models_to_look_into == ["mine"]
+    small, large = (SHAPE.model_copy(update={"size_bytes": size * GIB}) for size in (8, 400))
+    report = replace(report_with("10de:2684"), memory_mib=16 << 10)
+    (error,), _ = declared.judge(report, {"mine": large})
+    assert error.startswith("ktransformers/instances/one: needs") and "400.0 GiB weights" in error
+    assert declared.judge(report, {"mine": small})[0] == []
+
+
 def test_what_preflight_has_said_is_not_said_again() -> None:
     declared = host(wanted={"qwen3-32b-q4": {}})
     assert [finding.key for finding in declared.findings(REPORT)] == ["fit_memory"]
