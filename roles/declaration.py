@@ -249,8 +249,7 @@ class Declaration(Options):
         roles = ((name, getattr(self, name)) for name in type(self).model_fields)
         listening = [(role, one) for role, one in roles if isinstance(one, Listening)]
         listeners = [(f"{role}/{path}", port) for role, one in listening for path, port in one.listeners()]
-        for option, other in port_collisions(listeners):
-            port = dict(listeners)[option]
+        for option, other, port in port_collisions(listeners):
             raise OptionProblem(option, f"port {port} is {other}'s already; give each server its own")
         return self
 

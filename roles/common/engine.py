@@ -237,13 +237,13 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def port_collisions(listeners: Iterable[tuple[str, int]]) -> list[tuple[str, str]]:
+def port_collisions(listeners: Iterable[tuple[str, int]]) -> list[tuple[str, str, int]]:
     """Return, for each option whose port an earlier one has, its path and that of the earlier one."""
     first: dict[int, str] = {}
     found = []
     for path, port in listeners:
         if port in first:
-            found.append((path, first[port]))
+            found.append((path, first[port], port))
         first.setdefault(port, path)
     return found
 

@@ -15,7 +15,7 @@ from roles.common.fit import Claim
 from roles.common.hardware import HardwareReport
 from roles.common.lock import DeclaredCard, declared_cards, vendors_of
 from roles.common.model import Model, ModelFormat
-from roles.common.options import InstanceName, OptionProblem, Port
+from roles.common.options import InstanceName, OptionProblem
 from roles.common.systemd import hidden_from_units
 
 VERSION = "0.33.0"
@@ -239,14 +239,14 @@ class VllmInstanceOptions(InstanceOptions):
 
     nodes: list[Node] = []
     """
-    Addresses of the hosts that share the model without Ray, the head's first; the same list on each. The head
-    answers, the others compute; when one goes, all begin anew. Empty: this host alone.
+    Addresses of the hosts that share the model without Ray, the head's first; the same list, and the same name of the
+    instance, on each. The head answers, the others compute; when one goes, all begin anew. Empty: this host alone.
     """
 
     node_ip_address: Node | None = None
     """This host's address among `nodes`."""
 
-    master_port: Annotated[Port, Field(le=65534)] = 29501
+    master_port: Annotated[int, Field(ge=1024, le=65534)] = 29501
     """First of two ports of the head, one after the other: the nodes meet there, and learn when one of them goes."""
 
     cards: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)] | None = None
@@ -306,6 +306,11 @@ class VllmInstanceOptions(InstanceOptions):
 
     cors_origins: list[str] = []
     """Origins of web pages that may call the API from a browser. Empty: none."""
+
+    @property
+    def meeting_ports(self) -> list[int]:
+        """Ports of the head that the nodes need."""
+        return [self.master_port, self.watch_port] if self.nodes else []
 
     @property
     def watch_port(self) -> int:
@@ -443,6 +448,20 @@ class VllmOptions(EngineOptions):
                 )
         return self
 
+    @model_validator(mode="after")
+    def _nodes_meet_apart(self) -> Self:
+        taken: dict[tuple[str, int], str] = {}
+        for name, one in self.present.items():
+            for port in one.meeting_ports:
+                other = taken.setdefault((one.nodes[0], port), name)
+                if other != name:
+                    raise OptionProblem(
+                        f"instances/{name}/master_port",
+                        f"port {port} of {one.nodes[0]} is that of instance {other!r}, too, and each takes master_port "
+                        "and the port after it; write another, the same on all of its nodes",
+                    )
+        return self
+
     @property
     def present(self) -> dict[str, VllmInstanceOptions]:
         """The servers that are to run."""
@@ -511,8 +530,7 @@ class VllmOptions(EngineOptions):
         for name, one in self.present.items():
             if not one.headless:
                 found += [(f"instances/{name}/port", one.port or 0)]
-                meeting = [one.master_port, one.watch_port] if one.nodes else []
-                found += [(f"instances/{name}/master_port", port) for port in meeting]
+                found += [(f"instances/{name}/master_port", port) for port in one.meeting_ports]
         return found
 
 

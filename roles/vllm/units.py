@@ -142,11 +142,11 @@ def arguments(name: str, instance: VllmInstanceOptions, model: Model, *, numa_bi
     return [*words, *instance.extra_arguments]
 
 
-def run_by(instance: VllmInstanceOptions) -> list[str]:
+def run_by(name: str, instance: VllmInstanceOptions) -> list[str]:
     """Return the words with which a server runs as one node of several; none where it is alone."""
     if not instance.nodes or not instance.node_ip_address:
         return []
-    words = [instance.node_ip_address, str(instance.watch_port), *instance.nodes]
+    words = [name, instance.node_ip_address, str(instance.watch_port), *instance.nodes]
     return ["/usr/bin/python3", "-I", "-S", NODE_PROGRAM, *words, "--"]
 
 
@@ -205,7 +205,7 @@ def render(
     return TEMPLATES.get_template("vllm.service.j2").render(
         name=name,
         instance=instance,
-        command=exec_line([*run_by(instance), *words, *arguments(name, instance, model, numa_bind=numa_bind)]),
+        command=exec_line([*run_by(name, instance), *words, *arguments(name, instance, model, numa_bind=numa_bind)]),
         user_settings=cluster if on_ray else ["DynamicUser=yes", f"User={USER}"],
         on_ray=on_ray,
         cache=cache if options.cache_directory else "",
@@ -258,7 +258,7 @@ def _container(
         mounts=[Mount(path, path) for path in dict.fromkeys([model.path, *instance.paths])],
         devices=cards[gpu],
         options=settings,
-        run_by=run_by(instance),
+        run_by=run_by(name, instance),
     )
     return container_unit(
         container,

@@ -14,10 +14,10 @@ UNITS = unit_name("*")
 
 
 def endpoints(options: VllmOptions, tags: Sequence[str]) -> list[Endpoint]:
-    """Return the servers that must answer on this host; of a model on several hosts, the head answers."""
+    """Return the servers that must answer on this host; of a model on several hosts the head, and others must run."""
     # A container's processes are not its unit's.
     proof = options.method == "native" and options.computes_on(tags) != "none"
-    return [
+    heads = [
         endpoint(
             "vllm",
             name,
@@ -29,3 +29,16 @@ def endpoints(options: VllmOptions, tags: Sequence[str]) -> list[Endpoint]:
         for name, one in options.present.items()
         if not one.headless
     ]
+    workers = [
+        Endpoint(
+            name=f"vllm/instances/{name}",
+            unit=unit_name(name),
+            url=f"tcp://{one.nodes[0]}:{one.watch_port}",
+            health_command=("systemctl", "is-active", unit_name(name)),
+            restarts_by_itself=True,
+            ready_timeout_seconds=one.ready_timeout_seconds,
+        )
+        for name, one in options.present.items()
+        if one.headless
+    ]
+    return [*heads, *workers]

@@ -46,6 +46,12 @@ class Pair:
         status, answer = ask(self.head, 8000, key=key_of(self.head, "one"))
         assert (status, answer["choices"][0]["message"]["content"]) == (200, "hello")
 
+    def is_unmoved_by_strangers(self) -> None:
+        """Call the head with what no node says, and be sent away."""
+        with socket.create_connection((self.head.address, 29502), timeout=30) as link:
+            link.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert link.recv(1) == b""
+
 
 @pytest.fixture(scope="module")
 def pair(make_module_host: MakeHost, tmp_path_factory: pytest.TempPathFactory) -> Pair:
@@ -92,15 +98,20 @@ def test_what_is_changed_on_both_is_served_at_the_end_of_the_run(pair: Pair, tmp
 
 def test_a_node_that_is_missing_is_named(pair: Pair, tmp_path: Path) -> None:
     pair.worker.ssh("systemctl stop vllm@one")
+    assert pair.worker.ssh("systemctl is-active vllm@one", check=False).stdout == "inactive\n", "it did not fail"
     failed = run(tmp_path, {pair.head.name: pair.declared(ready_timeout_seconds=12)[pair.head.name]}, "verify")
     assert failed.code != 0
     assert f"metal2model: waiting for {pair.worker.address}" in failed.output
 
 
 def test_a_stranger_does_not_count_as_a_node(pair: Pair) -> None:
-    """The head waits for its worker still; it does not begin because somebody else has called."""
-    with socket.create_connection((pair.head.address, 29502), timeout=30) as link:
-        assert link.recv(1) == b""
+    """The head waits for its worker still when somebody else has called, and goes on while it serves."""
+    pair.is_unmoved_by_strangers()
     assert pair.head.ssh("docker ps --quiet").stdout == ""
     pair.worker.ssh("systemctl start vllm@one")
     pair.answers()
+    before = restarts(pair.head, "vllm@one")
+    pair.is_unmoved_by_strangers()
+    pair.worker.ssh(f"timeout 5 bash -c ': </dev/tcp/{pair.head.address}/29502'")
+    pair.answers()
+    assert restarts(pair.head, "vllm@one") == before

@@ -148,10 +148,21 @@ def test_two_hosts_share_a_model_and_only_the_first_answers() -> None:
     assert "--nnodes 2 --node-rank 1 --master-addr 10.0.0.1 --master-port 29501 --headless" in words
     assert "--headless" not in line(head)
     assert variables(text(worker))["VLLM_HOST_IP"] == "10.0.0.2"
-    assert endpoints(worker, TAGS) == [] and len(endpoints(head, TAGS)) == 1
+    (answering,), (computing,) = endpoints(head, TAGS), endpoints(worker, TAGS)
+    assert (answering.model, computing.model, computing.unit) == ("one", "", "vllm@one.service")
     assert worker.listeners() == []
     meeting = [("instances/one/master_port", port) for port in (29501, 29502)]
     assert head.listeners() == [("instances/one/port", 8000), *meeting]
+
+
+def test_two_servers_over_the_same_hosts_meet_on_ports_of_their_own() -> None:
+    """Also on a node that only computes: there they listen to nothing that could collide."""
+    both = {"model": "m", "node_ip_address": "10.0.0.2", **NODES}
+    declared = {"instances": {"a": {**both, "port": 8000}, "b": {**both, "port": 8001, "master_port": 29502}}}
+    with pytest.raises(OptionError, match=r"b/master_port: port 29502 of 10\.0\.0\.1 is that of instance 'a', too"):
+        VllmOptions.load(declared, where="h")
+    declared["instances"]["b"]["master_port"] = 29503
+    assert VllmOptions.load(declared, where="h")
 
 
 def test_what_runs_between_hosts_is_shown_to_no_other() -> None:

@@ -61,7 +61,7 @@ OPTIONS: dict[str, st.SearchStrategy[Any]] = {
     "distributed_executor_backend": st.just("mp"),
     "nodes": st.just(NODES),
     "node_ip_address": st.sampled_from(NODES),
-    "master_port": st.integers(1, 65534),
+    "master_port": st.integers(1024, 65534),
     "gpu_memory_utilization": st.floats(0, 1, exclude_min=True),
     "cpu_offload_gb": st.floats(0, 1 << 12),
     "block_size": st.integers(1, 64).map(lambda number: number * 16),
