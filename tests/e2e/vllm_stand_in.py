@@ -80,7 +80,7 @@ if given.headless:
             signal.pause()
         except OSError:
             time.sleep(0.1)
-elif given.nnodes > 1:
+elif (given.nnodes or 1) > 1:
     meeting = socket.create_server((given.master_addr, given.master_port))
     met = [meeting.accept() for _ in range(given.nnodes - 1)]
 ThreadingHTTPServer((given.host, given.port), Server).serve_forever()
