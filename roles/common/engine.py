@@ -238,7 +238,7 @@ def is_loopback(host: str) -> bool:
 
 
 def port_collisions(listeners: Iterable[tuple[str, int]]) -> list[tuple[str, str, int]]:
-    """Return, for each option whose port an earlier one has, its path and that of the earlier one."""
+    """Return, for each option whose port an earlier one has, its path, that of the earlier one, and the port."""
     first: dict[int, str] = {}
     found = []
     for path, port in listeners:

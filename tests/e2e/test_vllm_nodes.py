@@ -75,6 +75,9 @@ def test_one_model_answers_from_two_hosts(pair: Pair) -> None:
 def test_run_again_nothing_changes(pair: Pair, tmp_path: Path) -> None:
     again = run(tmp_path, pair.declared()).succeeded()
     assert [again.changed(name) for name in pair.declared()] == [[], []]
+    # The worker answers nobody, and is no stray for that.
+    assert "not declared" not in again.output
+    assert sum("vllm/instances/one  active (running)  ok" in line for line in again.output.splitlines()) == 2
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,10 @@ class Calls:
                 link.close()
                 if address not in self.strangers:
                     self.strangers.add(address)
-                    say(f"sent {address} away: it is no node, or has another name, other nodes or another master_port")
+                    say(
+                        f"sent {address} away: it is no node of this server, or declares another name, other nodes or "
+                        "another master_port; write the same on each host"
+                    )
         return nodes
 
     def close(self) -> None:
@@ -216,7 +219,10 @@ def main(words: Sequence[str]) -> int:
     word = hashlib.sha256("\n".join([name, port, head, *others]).encode()).digest()
     found = interface(address)
     if not found:
-        sys.exit(f"no network interface has {address} (yet), which node_ip_address says is this host's")
+        sys.exit(
+            f"no network interface has {address} (yet), which node_ip_address says is this host's; it is tried again, "
+            "correct node_ip_address and nodes if it is wrong"
+        )
     # Left alone, Gloo takes the address of the host's name, on Ubuntu 127.0.1.1, and NCCL any interface.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", found)
     os.environ.setdefault("NCCL_SOCKET_IFNAME", f"={found}")
