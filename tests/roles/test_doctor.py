@@ -21,6 +21,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from roles.common.files import ask as program
 from roles.common.hardware import HardwareReport, OperatingSystem
 from roles.common.mirror import presets
 from roles.common.sources import Archive, Source, archive, images, registry_of
@@ -372,12 +373,20 @@ def test_before_a_host_has_authorities_others_than_apt_are_asked_all_the_same(se
     server = serve(Web, keys.server_certificate(tmp_path, ["localhost"]))
     url = f"https://localhost:{server.server_port}/file"
     (empty := tmp_path / "empty").mkdir()
-    other, apt = ask(
-        [source(url), source(url, client="apt")], SSL_CERT_FILE=str(tmp_path / "none"), SSL_CERT_DIR=str(empty)
+    apt, other = ask(
+        [source(url, client="apt"), source(url)], SSL_CERT_FILE=str(tmp_path / "none"), SSL_CERT_DIR=str(empty)
     )
     assert (other.problem, other.unverified) == ("", True)
     assert "was not checked" in remarks(source(), other, "en")[0]
     assert apt.problem == "authorities"
+
+
+def test_a_server_is_not_left_waiting_by_who_cannot_begin_tls(web: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "authorities", lambda: (ssl.create_default_context(), False))
+    asked = program.Source({**asdict(source(f"https://127.0.0.1:{web.server_port}/file", client="apt"))}, 5)
+    assert not program.attempt(asked, asked.reach)
+    assert asked.found["problem"] == "authorities"
+    assert asked.socket.fileno() == -1, "the connection is open"
 
 
 def test_a_proxy_that_is_not_spoken_is_named() -> None:

@@ -343,6 +343,11 @@ class Source:
         response.close()
         self.socket.close()
 
+    def give_up(self) -> None:
+        """Leave no server waiting on a connection for the rest of a question: it may serve one after the other."""
+        if hasattr(self, "socket"):
+            self.socket.close()
+
 
 def since(began: float) -> float:
     """Return milliseconds."""
@@ -443,6 +448,7 @@ def attempt(source: Source, step: Any, *arguments: Any) -> bool:
         source.found.update(problem="unforeseen", detail=type(error).__name__)
     else:
         return True
+    source.give_up()
     return False
 
 
