@@ -119,7 +119,7 @@ def test_packages_leave_the_hub_once_and_for_the_cache_alone(lan: Lan, tmp_path:
     assert lan.asked(*lan.clients) == []
     through = [r for r in lan.asked(lan.cache) if r.host in ("mirrors.tuna.tsinghua.edu.cn", PYPI)]
     sent = files_sent(through)
-    assert {path.rpartition("/")[2].partition("_")[0] for _, path, _ in sent} >= {"numactl", "curl", "pciutils"}
+    assert {path.rpartition("/")[2].partition("_")[0] for _, path, _ in sent} >= {"numactl", "python3-venv"}
     assert any("/six-1.17.0-py2" in path for _, path, _ in sent)
     assert {what: times for what, times in sent.items() if times > 1} == {}
 
@@ -189,7 +189,8 @@ def test_a_cache_killed_in_the_middle_of_a_file_keeps_whole_parts_and_serves_no_
     near, far = lan.clients
     name = re.escape(url.rpartition("/")[2])
     lan.hub.clear_log()
-    lan.hub.fault(name, "slow", times=None, rate=PART)
+    lan.hub.fault(name, "slow", times=2, rate=1 << 30)
+    lan.hub.fault(name, "slow", times=None, rate=PART // 30)
     near.ssh(f"systemd-run --quiet --unit fetching curl -sf -o /run/half {url}")
     third = f"bytes={2 * PART}-{3 * PART - 1}"
     wait(lambda: any(r.range == third and r.bytes_sent for r in lan.hub.log()), 30, "the third part")

@@ -1,4 +1,4 @@
-"""The trees that hosts boot from: as bare as a fresh server with ssh.
+"""The trees that hosts boot from: as bare as a fresh server with ssh; the Debian ones barer than that.
 
 An image is two directories, stacked by overlayfs: a base tree, made by mmdebstrap and slow, which depends on the suite
 alone; and a small layer with what belongs to this bed: its keys, its certificate authority, the package sources and,
@@ -24,6 +24,9 @@ PACKAGES = (
     "procps", "kmod", "locales", "gnupg", "gpgv",
 )  # fmt: skip
 """No python3 and no curl: the roles have to bring what they need."""
+
+SERVER_PACKAGES = ("curl", "gpg", "pciutils", "python3", "systemd-timesyncd", "zstd")
+"""What an installed Ubuntu server has of what the roles need, and so the images under its name and the machines."""
 
 SUDO_PASSWORD = "bed"
 
@@ -235,6 +238,7 @@ def _mmdebstrap(image: Image) -> list[str]:
     dpkg = ("force-unsafe-io", "path-exclude=/usr/share/man/*", "path-exclude=/usr/share/doc/*")
     apt = ('Acquire::Languages "none";', 'Acquire::Retries "3";', *_apt_settings(), *image.apt)
     packages = PACKAGES + (machines.PACKAGES if image.has_boot_loader else ())
+    packages += SERVER_PACKAGES if image.is_ubuntu or image.has_boot_loader else ()
     packages += containers.PACKAGES if image.has_docker else ()
     components = "main,universe,restricted,multiverse" if image.suite == "noble" else "main"
     return [
