@@ -13,11 +13,11 @@ from typing import Any
 from pyinfra.api import deploy
 
 from roles.common.bundle import moved
-from roles.common.operations import Unit, units
+from roles.common.operations import Unit
 from roles.common.systemd import unit_path
 from roles.models.operations import Judge, store, unwanted_removed
 from roles.models.options import ModelsOptions, Place, Source
-from roles.models.units import LAN_FILES, LISTED, PROGRAMS, SEEDING, Lan, lan_files
+from roles.models.units import LAN_FILES, LISTED, PROGRAMS, SEEDING, STATE, Lan, lan_files
 
 FILES = Path(__file__).parent / "files"
 HOME = "/opt/metal2model/models"
@@ -51,23 +51,21 @@ def deploy_models(
 
     ``lock_timeout_seconds``: how long to wait for another package manager; None for what the host's apt is set to.
     """
-    giving = Unit(SEEDING, (unit_path(SEEDING), LISTED), present=lan is not None)
-    if options.wanted or options.remove_unwanted:
-        spec = specification(options, look_into, lan, bundle)
-        store(
-            name="Have the models",
-            home=HOME,
-            spec=SPEC,
-            files=own_files(spec) | (lan_files(lan, HOME, SPEC, options.directory) if lan else {}),
-            giving=giving,
-            of_sharing=LAN_FILES,
-            programs=list(PROGRAMS),
-            judge=judge,
-            tells_unwanted=not options.remove_unwanted,
-            lock_timeout_seconds=lock_timeout_seconds,
-        )
-    elif lan:
-        units(name="Give no models to other hosts", units=[replace(giving, present=False)])
+    lan = lan if options.wanted else None
+    spec = specification(options, look_into, lan, bundle)
+    store(
+        name="Have the models",
+        home=HOME,
+        spec=SPEC,
+        files=own_files(spec) | (lan_files(lan, HOME, SPEC, options.directory) if lan else {}),
+        giving=Unit(SEEDING, (unit_path(SEEDING), LISTED), present=lan is not None),
+        of_sharing=LAN_FILES,
+        programs=list(PROGRAMS),
+        judge=judge,
+        unless_new=None if options.wanted else STATE,
+        tells_unwanted=not options.remove_unwanted,
+        lock_timeout_seconds=lock_timeout_seconds,
+    )
 
 
 @deploy("Unwanted models")

@@ -55,15 +55,20 @@ class Store(FactBase[StoreState]):
         """Nothing is known of a host that did not answer; pyinfra has failed it by then."""
         return StoreState(False, {}, {})
 
-    def command(self, home: str, spec: str, digests: Mapping[str, str]) -> StringCommand:
+    def command(self, home: str, spec: str, digests: Mapping[str, str], *, unless_new: str | None) -> StringCommand:
         """
         ``home``, ``spec``: paths of what holds the package files/store and of what is wanted.
 
         ``digests``: path -> sha256 of the role's own files.
+
+        ``unless_new``: what a host has that ever had models; without, this one is as wanted. None where any are wanted.
         """
         lines = "".join(f"{sha256}  {path}\n" for path, sha256 in digests.items())
+        never = '{"installed": true, "clients": {}, "models": {}}'
+        new = ["[ -e", QuoteString(unless_new), "] || { echo", QuoteString(never), "; exit; };"] if unless_new else []
         return StringCommand(
             "export LC_ALL=C.UTF-8; umask 022;",
+            *new,
             "printf %s", QuoteString(lines), "| sha256sum --check --status 2>/dev/null",
             "&& python3 -I -S -c", QuoteString(RUN.format("known")), QuoteString(home), QuoteString(spec),
             "2>/dev/null",

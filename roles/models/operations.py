@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
+from typing import Any
 
 from pyinfra import host, state
 from pyinfra.api import QuoteString, operation
@@ -29,6 +30,7 @@ def store(
     of_sharing: Sequence[str],
     programs: Sequence[str],
     judge: Judge | None = None,
+    unless_new: str | None = None,
     tells_unwanted: bool = True,
     lock_timeout_seconds: int | None = None,
 ) -> Commands:
@@ -43,6 +45,7 @@ def store(
     + of_sharing: paths of files that a host has only for that
     + programs: packages that sharing takes
     + judge: what it speaks against is not fetched, nor anything else
+    + unless_new: path that a host has that ever had models, where none are wanted: another one needs nothing
     + tells_unwanted: list models that nobody wants any more with the warnings at the run's end
     + lock_timeout_seconds: how long to wait for another package manager; None for what the host's apt is set to
 
@@ -50,7 +53,8 @@ def store(
     from coming; the disk's space is compared with what all of them need together, before the first byte.
     """
     digests = {path: sha256(content.encode()).hexdigest() for path, content in files.items()}
-    before = found = host.get_fact(Store, home=home, spec=spec, digests=digests)
+    asked: dict[str, Any] = {"home": home, "spec": spec, "digests": digests, "unless_new": unless_new}
+    before = found = host.get_fact(Store, **asked)
     words = tuple(map(QuoteString, ("store", RUN.format("commands"), RUN.format("lan"), home, spec)))
     if not before.at_rest:
         if giving.present:
@@ -58,7 +62,7 @@ def store(
         if not before.installed:
             yield from file_set._inner(files={path: TextFile(content) for path, content in files.items()})
         yield ShownCommand("sh -c", QuoteString(HEAD + PLAN), *words)
-        found = host.get_fact(Store, home=home, spec=spec, digests=digests)
+        found = host.get_fact(Store, **asked)
     errors, warnings = judge(found.shapes) if judge else ((), ())
     if state.is_executing:
         for warning in warnings:
@@ -73,7 +77,7 @@ def store(
             yield from units._inner(units=[giving])
             yield from file_set._inner(files=dict.fromkeys(of_sharing))
         yield ShownCommand("sh -c", QuoteString(HEAD + FETCH), *words)
-        found = host.get_fact(Store, home=home, spec=spec, digests=digests)
+        found = host.get_fact(Store, **asked)
     if giving.present:
         yield from units._inner(units=[replace(giving, present=found.gives)])
     if tells_unwanted and state.is_executing:

@@ -205,8 +205,9 @@ class ModelsOptions(Options):
 
     slow_kib_per_second: Annotated[int, Field(ge=0)] = 256
     """
-    A hub whose first megabyte comes slower than this, in KiB/s, is asked after the others. Looked at once in each
-    download, where there are others.
+    A hub whose first megabyte comes slower than this, in KiB/s, is asked after the others; where there are others.
+    One that becomes slower than this in the middle of a file is left for the next one, if that is at least twice as
+    fast by then, and asked again if that one cannot bring the file to an end. 0: any speed will do.
     """
 
     keep_free_mib: Annotated[int, Field(ge=0)] = 1024
@@ -218,15 +219,13 @@ class ModelsOptions(Options):
     lan: bool = True
     """
     Where the inventory has hosts with the tag `seed`: have models from them and from the other hosts, and give them
-    to these. False: this host is elsewhere, and has them from outside. To end it for all, take the tag away and run
-    once before you remove the models.
+    to these. False: this host is elsewhere, and has them from outside.
     """
 
     remove_unwanted: bool = False
     """
     Remove files of models that are no longer `wanted`, as far as this role had put them there, at the end of a run.
-    Those that a process has open or names on its command line stay, and are listed. False: they are only listed, on
-    hosts for which models are wanted.
+    Those that a process has open or names on its command line stay, and are listed. False: they are only listed.
     """
 
     wanted: dict[InstanceName, ModelOptions] = {}

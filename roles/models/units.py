@@ -17,8 +17,10 @@ LAN_FILES = (unit_path(SEEDING), unit_path(FETCHING), SYSUSERS)
 USER = "model-swarm"
 PROGRAMS = {"aria2": "/usr/bin/aria2c", "mktorrent": "/usr/bin/mktorrent"}
 """Package -> the program that it brings."""
-LISTED = "/var/lib/metal2model/models/seeding"
-"""What is given to others; the program in files/store writes it."""
+STATE = "/var/lib/metal2model/models"
+"""What the program in files/store remembers."""
+LISTED = f"{STATE}/seeding"
+"""What is given to others; the program writes it."""
 TEMPLATES = templates(__file__)
 
 

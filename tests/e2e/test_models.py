@@ -231,18 +231,27 @@ def test_a_listing_that_comes_in_pages_is_read_to_its_end(deploy: Try, hub: Clie
     assert set(host.ssh(f"ls /srv/models/{repository}").stdout.split()) == names
 
 
-@pytest.mark.parametrize("first", ["huggingface", "modelscope"])
-def test_what_one_hub_breaks_off_goes_on_from_the_other(first: str, deploy: Try, hub: Client, host: BedHost) -> None:
+@pytest.mark.parametrize(
+    ("first", "becomes"),
+    [("huggingface", "dead"), ("modelscope", "dead"), ("modelscope", "slow"), ("huggingface", "slow")],
+)
+def test_what_one_hub_breaks_off_or_makes_slow_goes_on_from_the_other(
+    first: str, becomes: str, deploy: Try, hub: Client, host: BedHost
+) -> None:
     other = {"huggingface": "modelscope", "modelscope": "huggingface"}[first]
     models = {"hub": [first, other], "retries": 0, "wanted": {"big": {"repo": BIG, "files": [BIG_FILE]}}}
     # The first byte and the first megabyte, by which hubs are judged, come as they should; then it is about to fail.
     hub.fault(BYTES_FROM[first], "slow", times=2, rate=1 << 30)
-    hub.fault(BYTES_FROM[first], "cut", after=40_000_000)
-    hub.fault(BYTES_FROM[first], "cut", times=None)
+    if becomes == "dead":
+        hub.fault(BYTES_FROM[first], "cut", after=40_000_000)
+        hub.fault(BYTES_FROM[first], "cut", times=None)
+    else:
+        hub.fault(BYTES_FROM[first], "slow", times=None, rate=200 << 10)
     since = time.time()
     done = deploy(models).succeeded()
     host_of_other = {"huggingface": "https://huggingface.co", "modelscope": "https://modelscope.cn"}[other]
     assert f"Now {host_of_other} is asked." in done.output
+    assert (f"{host_of_other} sends more" in done.output) == (becomes == "slow")
     assert digest_on(host, f"/srv/models/{BIG}/{BIG_FILE}") == digest_of(big())
     sent = [request for request in asked(hub, host, since, "tiny") if request.bytes_sent > 2_000_000]
     assert [bool(re.search(BYTES_FROM[other], f"{request.host}{request.path}")) for request in sent] == [False, True]
@@ -451,6 +460,13 @@ def test_what_is_not_wanted_any_more_is_listed_and_goes_on_request_unless_somebo
     again = deploy({"wanted": kept, "remove_unwanted": True}).succeeded()
     assert again.changed(host.name) == []
     assert "not wanted any more" not in again.output
+
+    for _ in range(2):
+        told = deploy({}).succeeded()
+        assert "not wanted any more take space: kept (" in told.output, "no model is wanted at all"
+    assert told.changed(host.name) == []
+    deploy({"remove_unwanted": True}).succeeded()
+    assert host.ssh("find /srv/models -type f").stdout == "/srv/models/own.gguf\n"
 
 
 def partial_size(host: BedHost) -> int:

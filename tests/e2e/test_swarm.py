@@ -113,7 +113,7 @@ def arrived(host: BedHost) -> int:
 def lan(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lan]:
     """A seed and ten others; the first and the seed are provisioned in one run of everything, with the model."""
     names = [f"swarm{os.getpid()}-{number}" for number in range(11)]
-    seed, *peers = bed.up_many(names, "bookworm")
+    seed, *peers = bed.up_many(names, "noble")
     try:
         data = {host.name: {**host.pyinfra_data(), "tags": ["cpu"], "models": MODELS} for host in (seed, *peers)}
         data[seed.name] |= {"tags": ["cpu", "seed"], "lan_cache": {"listen": seed.address, "models": True}}
@@ -196,9 +196,9 @@ def test_a_host_that_loses_power_half_way_converges_and_delays_nobody(lan: Lan, 
     assert lan.from_hub(*lan.peers) <= 100
 
 
-def test_a_host_that_is_no_part_of_it_any_more_gives_nothing(lan: Lan, tmp_path: Path) -> None:
+def test_a_host_that_is_no_part_of_it_any_more_and_wants_no_model_gives_nothing(lan: Lan, tmp_path: Path) -> None:
     left = lan.peers[0]
-    alone = Lan(lan.seed, [left], {left.name: lan.data[left.name]}, lan.hub)
+    alone = Lan(lan.seed, [left], {left.name: {**lan.data[left.name], "models": {}}}, lan.hub)
     assert alone.deploy(tmp_path, [left]).succeeded().changed(left.name) == ["Models | Have the models"]
     assert left.ssh("pgrep aria2c; systemctl is-system-running; ls -A /srv/models").stdout == (
         "running\nmodels.example.org\n"

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,21 @@ from roles.common.model import catalogue
 from roles.common.options import OptionError
 from roles.models import deploy
 from roles.models.facts import Store, StoreState
-from roles.models.files.store import commands, hubs, known, order, unwanted
+from roles.models.files.store import (
+    asking,
+    commands,
+    disk,
+    environments,
+    fetching,
+    hubs,
+    known,
+    leaving,
+    manifests,
+    order,
+    planning,
+    progress,
+    unwanted,
+)
 from roles.models.options import ModelsOptions
 from tests.testbed import artefacts
 
@@ -115,7 +130,7 @@ def test_the_clients_are_pinned_with_hashes_and_only_the_needed_ones_asked_for(
         for pin in re.split(r"\n(?=\S)", re.sub(r"(?m)^#.*\n", "", text)):
             assert "==" in pin
             assert "--hash=sha256:" in pin
-    assert commands.steps(spec) == []
+    assert planning.steps(spec) == []
     assert capsys.readouterr().out.splitlines() == [
         "/opt/metal2model/huggingface_hub/2.4.0/bin/python huggingface 0",
         "/opt/metal2model/modelscope_hub/0.5.1/bin/python modelscope 0",
@@ -132,7 +147,7 @@ def test_the_program_runs_on_the_python_of_ubuntu_22_04() -> None:
 
 def test_the_state_is_read_in_one_command_and_a_bare_host_has_nothing_installed() -> None:
     fact = Store()
-    command = fact.command("/opt/p", "/etc/s.json", {"/etc/s.json": ZEROS})
+    command = fact.command("/opt/p", "/etc/s.json", {"/etc/s.json": ZEROS}, unless_new=None)
     assert isinstance(command, StringCommand)
     done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
     bare = fact.process(done.stdout.splitlines())
@@ -143,6 +158,14 @@ def test_the_state_is_read_in_one_command_and_a_bare_host_has_nothing_installed(
     assert not StoreState(installed=True, clients={}, models={"a": "x is not there yet"}).at_rest
 
 
+def test_a_host_that_never_had_models_and_wants_none_has_nothing_to_do(tmp_path: Path) -> None:
+    command = Store().command("/opt/p", "/etc/s.json", {"/etc/s.json": ZEROS}, unless_new=str(tmp_path / "state"))
+    for is_new in (True, False):
+        done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
+        assert Store().process(done.stdout.splitlines()).at_rest is is_new
+        (tmp_path / "state").mkdir(exist_ok=True)
+
+
 def test_the_check_says_what_is_not_as_wanted(tmp_path: Path) -> None:
     (tmp_path / "m.gguf").write_bytes(b"<html>")
     spec = tmp_path / "spec.json"
@@ -150,7 +173,7 @@ def test_the_check_says_what_is_not_as_wanted(tmp_path: Path) -> None:
     spec.write_text(json.dumps(deploy.specification(options(there=there, absent=absent))))
     fact = Store()
     home = str(deploy.FILES)
-    command = fact.command(home, str(spec), {str(spec): hashlib.sha256(spec.read_bytes()).hexdigest()})
+    command = fact.command(home, str(spec), {str(spec): hashlib.sha256(spec.read_bytes()).hexdigest()}, unless_new=None)
     done = subprocess.run(["sh", "-c", command.get_raw_value()], capture_output=True, text=True, check=True)
     state = fact.process(done.stdout.splitlines())
     assert (state.installed, state.clients) == (True, {"huggingface": "is not installed"})
@@ -192,30 +215,30 @@ def listed(*names: str) -> list[dict[str, Any]]:
 )
 def test_files_are_names_globs_and_whole_splits(files: list[str], names: list[str]) -> None:
     hub = listed("d/a-00001-of-00002.gguf", "d/a-00002-of-00002.gguf", "config.json", "m.gguf")
-    assert [item["name"] for item in commands.chosen(model(files=files), hub)] == names
+    assert [item["name"] for item in planning.chosen(model(files=files), hub)] == names
 
 
 def test_a_file_that_the_hub_has_not_is_refused_with_close_names() -> None:
     with pytest.raises(hubs.Refused, match=r"none is 'm-Q4_K_S.gguf' \(did you mean 'm-Q4_K_M.gguf'\?\)"):
-        commands.chosen(model(files=["m-Q4_K_S.gguf"]), listed("m-Q4_K_M.gguf", "README.md"))
+        planning.chosen(model(files=["m-Q4_K_S.gguf"]), listed("m-Q4_K_M.gguf", "README.md"))
 
 
 def test_a_split_of_which_a_part_is_missing_is_refused() -> None:
     with pytest.raises(hubs.Refused, match=r"lacks 'a-00002-of-00002.gguf'"):
-        commands.chosen(model(files=["a-00001-of-00002.gguf"]), listed("a-00001-of-00002.gguf"))
+        planning.chosen(model(files=["a-00001-of-00002.gguf"]), listed("a-00001-of-00002.gguf"))
 
 
 @pytest.mark.parametrize("name", ["../x", "/etc/passwd", "a/../../x"])
 def test_a_listing_that_leads_out_of_the_directory_is_refused(name: str) -> None:
     with pytest.raises(hubs.Refused, match="the listing is refused"):
-        commands.planned(model(), listed(name)[0])
+        manifests.planned(model(), listed(name)[0])
 
 
 def test_a_digest_that_the_catalogue_knows_otherwise_is_refused() -> None:
     spec = deploy.specification(options(qwen3_0_6b_q8={"repo": "a/b"}))
     entry = {**spec["models"][0], "digests": {"m.gguf": ONES}}
     with pytest.raises(hubs.Refused, match="Nothing was downloaded"):
-        commands.planned(entry, listed("m.gguf")[0])
+        manifests.planned(entry, listed("m.gguf")[0])
 
 
 @pytest.fixture
@@ -256,7 +279,7 @@ class FakeHub(hubs.Hub):
 def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
     """A hub in the place of Hugging Face; models belong to whoever runs the tests."""
     found = FakeHub("m.gguf", "n.gguf", "o.gguf")
-    monkeypatch.setattr(commands, "hub_of", lambda spec, place: found)
+    monkeypatch.setattr(asking, "hub_of", lambda spec, place: found)
     monkeypatch.setattr(known, "OWNER", (os.geteuid(), os.getegid()))
     return found
 
@@ -264,7 +287,7 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def converge(spec: dict[str, Any]) -> dict[str, str | None]:
     """Plan and fetch, later than whatever was done before; return what is not as wanted."""
     time.sleep(0.05)  # the clock of ctime has ticks of some milliseconds
-    assert commands.plan(spec, "huggingface", "0") == []
+    assert planning.plan(spec, "huggingface", "0") == []
     assert fetched(spec) == []
     return {model["name"]: known.model_problem(spec, model) for model in spec["models"]}
 
@@ -272,7 +295,7 @@ def converge(spec: dict[str, Any]) -> dict[str, str | None]:
 def fetched(spec: dict[str, Any], hub: str = "huggingface") -> list[str]:
     """Choose the order of the places, and ask the first."""
     assert order.choose(spec) == []
-    return commands.fetch(spec, hub, "0")
+    return fetching.fetch(spec, hub, "0")
 
 
 def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, Any], dict[str, Any], Path]:
@@ -281,9 +304,9 @@ def placed(spec: dict[str, Any], content: bytes = b"GGUF") -> tuple[dict[str, An
     path = Path(wanted["directory"], "m.gguf")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content)
-    entry = commands.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
+    entry = manifests.planned(wanted, {"name": "m.gguf", "size": len(content), "sha256": ZEROS})
     entry["stat"] = known.stat_of(path)
-    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
+    manifests.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
     return wanted, entry, path
 
 
@@ -301,18 +324,18 @@ def test_a_branch_means_what_it_meant_first_also_for_other_files(spec: dict[str,
     wanted, _, _ = placed(spec)
     before = known.read_manifest(wanted, of_any_request=True)
     here = hubs.at(wanted, wanted["places"][0])
-    assert commands.revision_of({**here, "files": []}, before) == COMMIT
-    assert commands.revision_of({**here, "revision": "v2"}, before) == "v2"
-    assert commands.revision_of(here, None) == "main"
+    assert planning.revision_of({**here, "files": []}, before) == COMMIT
+    assert planning.revision_of({**here, "revision": "v2"}, before) == "v2"
+    assert planning.revision_of(here, None) == "main"
 
 
 def test_a_verified_file_is_taken_over_and_an_older_one_kept_until_the_new_is_whole(spec: dict[str, Any]) -> None:
     wanted, entry, _ = placed(spec)
     before = known.read_manifest(wanted)
-    same = commands.planned(wanted, {"name": "m.gguf", "size": 4, "sha256": ZEROS})
-    newer = commands.planned(wanted, {"name": "m.gguf", "size": 9, "sha256": ONES})
-    commands.inherit([same], before)
-    commands.inherit([newer], before)
+    same = manifests.planned(wanted, {"name": "m.gguf", "size": 4, "sha256": ZEROS})
+    newer = manifests.planned(wanted, {"name": "m.gguf", "size": 9, "sha256": ONES})
+    manifests.inherit([same], before)
+    manifests.inherit([newer], before)
     assert (same["stat"], same["replaces"]) == (entry["stat"], None)
     assert (newer["stat"], newer["replaces"]) == (None, entry["stat"])
 
@@ -345,12 +368,12 @@ def test_rights_are_mended_where_they_are_wrong_and_else_left_alone(spec: dict[s
     places = [path, path.parent, path.parent.parent]
     before = [place.stat().st_ctime_ns for place in places]
     time.sleep(0.05)
-    commands.settle(spec, path)
+    fetching.settle(spec, path)
     assert [place.stat().st_ctime_ns for place in places] == before
     for place, wrong in ((path, 0o644), (path.parent, 0o700)):
         place.chmod(wrong)
         assert known.model_problem(spec, spec["models"][0]) is not None
-        commands.settle(spec, path)
+        fetching.settle(spec, path)
         assert known.rights_problem(spec, str(path)) is None
 
 
@@ -364,7 +387,7 @@ def test_a_file_of_another_owner_is_given_to_root(
     for owner in ((os.geteuid() + 1, os.getegid()), (os.geteuid(), os.getegid() + 1)):
         monkeypatch.setattr(known, "OWNER", owner)
         given.clear()
-        commands.settle(spec, path)
+        fetching.settle(spec, path)
         assert given == [(place, *owner) for place in (path, path.parent.parent, path.parent)]
 
 
@@ -389,29 +412,62 @@ def test_the_arithmetic_counts_what_is_there(
     path.unlink()
     huge = 1 << 60
     entry.update(size=huge, stat=None)
-    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
-    part = commands.part_of(spec, entry)
+    manifests.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
+    part = disk.part_of(spec, entry)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"12345")
-    problem = commands.space({**spec, "keep_free_bytes": 7})[0]
+    problem = disk.space({**spec, "keep_free_bytes": 7})[0]
     assert f"{huge} - 5 there already = {huge - 5} to come: {path}" in capsys.readouterr().out
     assert f"{huge - 5} to come + 7 to stay free = {huge + 2} required" in problem
     assert problem.startswith(f"models/directory: {tmp_path}/models: ")
 
 
+def test_what_was_begun_in_another_directory_is_told_until_it_is_gone(
+    spec: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old, new = Path(spec["directory"], ".partial"), tmp_path / "larger"
+    moved = {**spec, "directory": str(new)}
+    assert disk.space(spec) == []
+    (old / ("a" * 64)).parent.mkdir(parents=True)
+    (old / ("a" * 64)).write_text("begun")
+    assert capsys.readouterr().out == ""
+    for _ in range(2):
+        assert disk.space(moved) == []
+        assert f"models/directory: {old} has downloads that were begun when" in capsys.readouterr().out
+    new.mkdir()
+    old.rename(new / ".partial")
+    for directory in (moved, moved):
+        assert disk.space(directory) == []
+        assert capsys.readouterr().out == ""
+    link = tmp_path / "link"
+    link.symlink_to(new)
+    assert disk.space({**spec, "directory": str(link)}) == []
+    assert capsys.readouterr().out == "", "it is the same directory under another name"
+
+
+def test_partial_files_go_when_no_model_is_wanted_any_more(spec: dict[str, Any]) -> None:
+    partial = Path(spec["directory"], ".partial")
+    partial.mkdir(parents=True)
+    (partial / ("a" * 64)).write_text("begun")
+    assert disk.space(spec) == []
+    assert partial.exists()
+    assert disk.space(wanting(spec)) == []
+    assert not partial.exists()
+
+
 def test_partial_files_that_nothing_waits_for_go(spec: dict[str, Any]) -> None:
     wanted, entry, path = placed(spec)
-    partial = commands.part_of(spec, entry)
+    partial = disk.part_of(spec, entry)
     partial.parent.mkdir()
     partial.with_name(ONES).write_text("of a revision that is no longer wanted")
     partial.write_text("of a file that is in its place")
     path.unlink()
-    commands.sweep(spec)
+    disk.sweep(spec)
     assert [left.name for left in partial.parent.iterdir()] == [ZEROS], "the file is gone, so its part is wanted again"
     path.write_bytes(b"GGUF")
     entry["stat"] = known.stat_of(path)
-    commands.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
-    commands.sweep(spec)
+    manifests.write_manifest(wanted, {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [entry]})
+    disk.sweep(spec)
     assert not partial.parent.exists()
 
 
@@ -419,34 +475,34 @@ def test_partial_files_of_a_model_that_is_no_longer_wanted_go(spec: dict[str, An
     _, entry, path = placed(spec)
     path.unlink()
     both = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"]}, n={"repo": "c/d"})
-    other = commands.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
-    commands.write_manifest(
+    other = manifests.planned(both["models"][1], {"name": "n.gguf", "size": 4, "sha256": ONES})
+    manifests.write_manifest(
         both["models"][1], {"hub": "huggingface", "repo": "a/b", "revision": COMMIT, "files": [other]}
     )
     Path(known.manifest_path({"name": "damaged"})).write_text("{")
-    part = commands.part_of(spec, entry)
+    part = disk.part_of(spec, entry)
     part.parent.mkdir()
     for name in (ZEROS, f"{ZEROS}.validator", ONES):
         part.with_name(name).touch()
     part.with_name(f"{ONES}.modelscope").mkdir()
-    commands.sweep(both)
+    disk.sweep(both)
     assert len(list(part.parent.iterdir())) == 4, "both models are wanted"
-    commands.sweep(spec)
+    disk.sweep(spec)
     assert sorted(left.name for left in part.parent.iterdir()) == [ZEROS, f"{ZEROS}.validator"]
 
 
 def test_partial_files_stay_while_it_is_unknown_what_a_wanted_model_needs(spec: dict[str, Any]) -> None:
     wanted, entry, path = placed(spec)
     path.unlink()
-    part = commands.part_of(spec, entry)
+    part = disk.part_of(spec, entry)
     part.parent.mkdir()
     part.touch()
-    commands.sweep(wanting(spec, m={"repo": "a/b"}))
+    disk.sweep(wanting(spec, m={"repo": "a/b"}))
     assert part.exists(), "other files of the model are asked for, and the listing of them failed"
     Path(known.manifest_path(wanted)).write_text("{")
-    commands.sweep(spec)
+    disk.sweep(spec)
     assert part.exists(), "the manifest is damaged"
-    commands.sweep(wanting(spec, m={"path": str(path)}))
+    disk.sweep(wanting(spec, m={"path": str(path)}))
     assert not part.exists(), "a file of the user needs none"
 
 
@@ -455,8 +511,8 @@ def test_a_git_digest_is_that_of_git(tmp_path: Path) -> None:
     file.write_text("hello\n")
     # git hash-object of "hello\n"
     entry = {"sha256": None, "git_sha1": "ce013625030ba8dba906f756967f9e9ca394464a"}
-    assert commands.wrong_digest(entry, file) is None
-    assert commands.wrong_digest({**entry, "git_sha1": "0" * 40}, file) == entry["git_sha1"]
+    assert fetching.wrong_digest(entry, file) is None
+    assert fetching.wrong_digest({**entry, "git_sha1": "0" * 40}, file) == entry["git_sha1"]
 
 
 @pytest.mark.parametrize(
@@ -511,7 +567,7 @@ def test_a_command_ends_with_what_could_not_be_had(
     def damaged(spec: dict[str, Any], place: dict[str, Any]) -> hubs.Hub:
         raise hubs.Refused("models/hub: x is damaged")
 
-    monkeypatch.setattr(commands, "hub_of", damaged)
+    monkeypatch.setattr(asking, "hub_of", damaged)
     file = tmp_path / "models.json"
     file.write_text(json.dumps(spec))
     assert commands.main([str(file), "plan", "huggingface", "0"]) == 1
@@ -555,7 +611,7 @@ class ContinuingHub(FakeHub):
     begun_at = -1
 
     def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
-        self.begun_at = commands.size_of(part)
+        self.begun_at = disk.size_of(part)
         with part.open("a") as file:
             file.write(entry["name"][self.begun_at :])
 
@@ -575,7 +631,7 @@ HF, MS, MIRROR = "https://huggingface.co", "https://modelscope.cn", "https://hf-
 @pytest.fixture
 def places(monkeypatch: pytest.MonkeyPatch) -> Places:
     found = Places()
-    monkeypatch.setattr(commands, "hub_of", found)
+    monkeypatch.setattr(asking, "hub_of", found)
     monkeypatch.setattr(known, "OWNER", (os.geteuid(), os.getegid()))
     return found
 
@@ -588,7 +644,7 @@ def in_order(spec: dict[str, Any], **given: Any) -> dict[str, Any]:
 def run(spec: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> list[str]:
     """What the shell does: every step of planning, then of fetching, by the Python that it would take."""
     problems: list[str] = []
-    for before, command in ((commands.steps, commands.plan), (order.choose, commands.fetch)):
+    for before, command in ((planning.steps, planning.plan), (order.choose, fetching.fetch)):
         capsys.readouterr()
         assert before(spec) == []
         problems = []
@@ -667,13 +723,13 @@ def test_a_spare_hubs_client_is_only_installed_when_it_is_asked(
     monkeypatch.setattr("subprocess.run", fails)
     wanted = in_order(spec, hub=["modelscope", "huggingface"], wanted={"m": {"repo": "a/b"}})
     assert known.check(wanted)["clients"].keys() == {"modelscope"}
-    assert commands.environment(wanted, "huggingface", "1", "plan") == []
+    assert environments.environment(wanted, "huggingface", "1", "plan") == []
     assert installed == [], "what it lists does not count"
     (model,) = wanted["models"]
-    entry = commands.planned(model, {"name": "m.gguf", "size": 6, "sha256": ZEROS})
-    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    entry = manifests.planned(model, {"name": "m.gguf", "size": 6, "sha256": ZEROS})
+    manifests.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
     order.choose(wanted)
-    assert "could not be installed" in commands.environment(wanted, "huggingface", "1", "fetch")[1]
+    assert "could not be installed" in environments.environment(wanted, "huggingface", "1", "fetch")[1]
     assert installed != []
 
 
@@ -757,7 +813,7 @@ def test_a_verified_file_stays_until_the_new_one_of_the_same_size_is_whole(
     monkeypatch.setattr(hub, "listing", newer)
     monkeypatch.setattr(hub, "get", breaks)
     new = wanting(spec, m={"repo": "a/b", "files": ["m.gguf"], "revision": "v2"})
-    assert commands.plan(new, "huggingface", "0") == []
+    assert planning.plan(new, "huggingface", "0") == []
     assert fetched(new) == ["models/wanted/m: it broke off."]
     assert path.read_text() == "m.gguf"
 
@@ -779,12 +835,87 @@ def test_places_that_are_silent_or_slow_are_asked_last(
         spec, hub=["modelscope", "huggingface"], huggingface_endpoint=[HF, MIRROR], wanted={"m": {"repo": "a/b"}}
     )
     (model,) = wanted["models"]
-    entry = commands.planned(model, {"name": "m.gguf", "size": 1 << 30, "sha256": ZEROS})
-    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    entry = manifests.planned(model, {"name": "m.gguf", "size": 1 << 30, "sha256": ZEROS})
+    manifests.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
     assert [place["endpoint"] for place in order.preferred(wanted, model, {})] == asked
     entry["size"] = 1 << 20
-    commands.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    manifests.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
     assert [place["endpoint"] for place in order.preferred(wanted, model, {})] == [MS, HF, MIRROR], "not worth a look"
+
+
+LONG = f"{'m' * 200}.gguf"
+"""Its content is as long as its name."""
+
+
+class SlowHub(ContinuingHub):
+    """A hub that sends a byte now and then, and whose client takes any error for one that it can mend."""
+
+    def __init__(self, *names: str, ends: bool = False) -> None:
+        super().__init__(*names)
+        self.ends = ends
+        self.letters: list[str] = []
+
+    def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
+        for letter in entry["name"][disk.size_of(part) :]:
+            try:
+                with part.open("a") as file:
+                    file.write(letter)
+                self.letters.append(letter)
+                time.sleep(0.005 if self.ends else 0.02)
+            except Exception:
+                continue
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, list[int]]]:
+    """How fast the other places are, endpoint -> bytes a second each time that they are looked at; which is soon."""
+    found: dict[str, list[int]] = {}
+    monkeypatch.setattr(leaving, "WINDOW_SECONDS", 0.05)
+    monkeypatch.setattr(leaving, "look_at", lambda place, url, dead: (found[place["endpoint"]].pop(0), ""))
+    yield found
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
+
+
+def several(spec: dict[str, Any], *hubs: str, **more: Any) -> dict[str, Any]:
+    return in_order(spec, hub=list(hubs), wanted={"m": {"repo": "a/b", "files": [LONG]}}, **more)
+
+
+def test_a_hub_that_becomes_slow_is_left_for_one_that_is_faster_then(
+    spec: dict[str, Any], places: Places, rates: dict[str, list[int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    slow, other = SlowHub(LONG), ContinuingHub(LONG)
+    places.hubs = {MS: slow, HF: other}
+    rates[HF] = [0, 1 << 10, 1 << 30]
+    assert run(several(spec, "modelscope", "huggingface"), capfd) == []
+    assert rates[HF] == [], "left while the other was no faster"
+    assert 0 < other.begun_at == len(slow.letters) < len(LONG)
+
+
+def test_a_hub_that_was_left_is_asked_again_where_the_other_has_not_the_file(
+    spec: dict[str, Any], places: Places, rates: dict[str, list[int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    slow = SlowHub(LONG, ends=True)
+    places.hubs = {MS: slow, HF: DeadHub("n.gguf")}
+    rates[HF] = [1 << 30]
+    wanted = several(spec, "modelscope", "huggingface")
+    assert run(wanted, capfd) == []
+    assert known.model_problem(wanted, wanted["models"][0]) is None
+    assert rates[HF] == [], "it was left once"
+    assert "".join(slow.letters) == LONG, "bytes came twice"
+
+
+@pytest.mark.parametrize("hubs", [["huggingface"], ["huggingface", "modelscope"]], ids=["alone", "any speed will do"])
+def test_a_hub_is_not_left_without_a_reason(
+    hubs: list[str],
+    spec: dict[str, Any],
+    places: Places,
+    rates: dict[str, list[int]],
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    places.hubs = {HF: SlowHub(LONG, ends=True), MS: DeadHub()}
+    rates[MS] = [1 << 30]
+    assert run(several(spec, *hubs, slow_kib_per_second=256 if len(hubs) == 1 else 0), capfd) == []
+    assert rates[MS] == [1 << 30], "the other was looked at"
 
 
 def test_a_server_that_wants_to_be_left_alone_is(spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -838,7 +969,7 @@ class Answer:
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (75, "1 min 15 s"), (3600 * 5 + 61, "5 h 1 min")])
 def test_the_time_that_is_left_is_said_as_people_say_it(seconds: float, text: str) -> None:
-    assert commands.duration(seconds) == text
+    assert progress.duration(seconds) == text
 
 
 # Models that nobody wants any more
@@ -1011,7 +1142,7 @@ class Library(FakeHub):
 def library(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> Library:
     """A hub with a model in transformers' layout."""
     found = Library(artefacts.tiny_safetensors(), "model.safetensors", "config.json")
-    monkeypatch.setattr(commands, "hub_of", lambda spec, place: found)
+    monkeypatch.setattr(asking, "hub_of", lambda spec, place: found)
     return found
 
 
@@ -1021,7 +1152,7 @@ def test_a_model_is_looked_into_before_any_of_its_weights_are_fetched_and_once(
     library.folder, library.names = artefacts.tiny_gguf().parent, ("tiny-random-F32.gguf", "tiny-random-Q8_0.gguf")
     model = {"repo": "a/b", "files": ["tiny-random-F32.gguf"]}
     wanted = wanting(spec, ("m",), m=model)
-    assert commands.plan(wanted, "huggingface", "0") == []
+    assert planning.plan(wanted, "huggingface", "0") == []
     assert library.served == []
     assert library.read == [("tiny-random-F32.gguf", 4096)]
     size = artefacts.tiny_gguf().stat().st_size
@@ -1033,7 +1164,7 @@ def test_a_model_is_looked_into_before_any_of_its_weights_are_fetched_and_once(
 
 def test_what_transformers_loads_is_looked_into_by_its_config(spec: dict[str, Any], library: Library) -> None:
     wanted = wanting(spec, ("m",), m={"repo": "a/b"})
-    assert commands.plan(wanted, "huggingface", "0") == []
+    assert planning.plan(wanted, "huggingface", "0") == []
     shape = known.check(wanted)["shapes"]["m"]
     assert shape["size_bytes"] == (library.folder / "model.safetensors").stat().st_size
     assert (shape["attention"]["layers"], shape["attention"]["kv_heads"]) == (2, 1)
@@ -1071,7 +1202,7 @@ def test_a_model_that_cannot_be_looked_into_is_not_fetched(
     monkeypatch.setattr("time.sleep", lambda _: None)
     monkeypatch.setattr(hub, "begin", cut)
     wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["m.gguf"]})
-    (problem,) = commands.plan(wanted, "huggingface", "0")
+    (problem,) = planning.plan(wanted, "huggingface", "0")
     assert problem.startswith("models/wanted/m: m.gguf ended after 0 of its first 6 bytes. Gave up after 2 attempts")
     assert fetched(wanted) == ["models/wanted/m: not enough is known of it; see above why."]
     assert hub.served == []
@@ -1083,7 +1214,7 @@ def test_the_parts_of_a_split_model_count_together(spec: dict[str, Any], library
     for name in library.names:
         (tmp_path / name).write_bytes(whole)
     wanted = wanting(spec, ("m",), m={"repo": "a/b", "files": ["q-00001-of-00002.gguf", "mmproj.gguf"]})
-    assert commands.plan(wanted, "huggingface", "0") == []
+    assert planning.plan(wanted, "huggingface", "0") == []
     assert known.check(wanted)["shapes"]["m"]["size_bytes"] == 2 * len(whole)
 
 
@@ -1099,7 +1230,7 @@ def test_the_parts_of_a_split_model_count_together(spec: dict[str, Any], library
     ],
 )
 def test_weights_that_a_repository_has_twice_count_once(sizes: dict[str, int], total: int) -> None:
-    assert commands.weights_in([{"name": name, "size": size} for name, size in sizes.items()]) == total
+    assert planning.weights_in([{"name": name, "size": size} for name, size in sizes.items()]) == total
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from pyinfra.api import Inventory
 from roles.common.options import OptionError
 from roles.declaration import Declaration, lan_of
 from roles.models import deploy
-from roles.models.files.store import commands, hubs, known, lan
+from roles.models.files.store import asking, disk, fetching, hubs, known, lan, manifests
 from roles.models.options import ModelsOptions
 from roles.models.units import FETCHING, LISTED, PROGRAMS, SEEDING, USER, Lan, Seed, lan_files
 from tests.roles.hardening import complaints
@@ -128,8 +128,8 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     options = ModelsOptions.load({"directory": str(tmp_path / "models"), "wanted": wanted}, where="h")
     spec = deploy.specification(options, lan=OURS)
     (model,) = spec["models"]
-    entry = commands.planned(model, {"name": "m.gguf", "size": len(CONTENT), "sha256": SHA256})
-    commands.write_manifest(model, {"hub": "plain", "repo": None, "revision": "", "files": [entry]})
+    entry = manifests.planned(model, {"name": "m.gguf", "size": len(CONTENT), "sha256": SHA256})
+    manifests.write_manifest(model, {"hub": "plain", "repo": None, "revision": "", "files": [entry]})
     return spec
 
 
@@ -174,7 +174,7 @@ def test_what_aria2_has_not_ended_with_is_not_whole_however_long_it_is(spec: dic
 
 def test_what_a_hub_has_begun_goes_on_from_there(spec: dict[str, Any]) -> None:
     (file,) = lan.pending(spec)
-    part = commands.part_of(spec, file.entry)
+    part = disk.part_of(spec, file.entry)
     part.parent.mkdir(parents=True)
     part.write_bytes(CONTENT[:5000])
     assert lan.pending(spec) == []
@@ -188,7 +188,7 @@ def test_what_the_lan_sent_in_vain_stays_where_the_disk_has_room(
     free: int, stays: bool, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = came(spec, CONTENT[:100_000])
-    monkeypatch.setattr(commands, "free_below", lambda top: free)
+    monkeypatch.setattr(fetching, "free_below", lambda top: free)
 
     class Breaks(hubs.Plain):
         def get(self, model: dict[str, Any], revision: str, entry: dict[str, Any], part: Path) -> None:
@@ -196,7 +196,7 @@ def test_what_the_lan_sent_in_vain_stays_where_the_disk_has_room(
 
     model = hubs.at(file.model, hubs.places_of(file.model)[0])
     with pytest.raises(hubs.Refused):
-        commands.download(spec, commands.There(model, "", Breaks()), file.entry)
+        fetching.download(spec, asking.There(model, "", Breaks()), file.entry)
     assert file.path.exists() is stays
 
 
@@ -221,9 +221,9 @@ def test_small_files_and_those_that_are_there_are_not_asked_for(spec: dict[str, 
     (model,) = spec["models"]
     (file,) = lan.pending(spec)
     small = {**file.entry, "size": known.SHARED_BYTES - 1}
-    commands.write_manifest(model, {**file.manifest, "files": [small]})
+    manifests.write_manifest(model, {**file.manifest, "files": [small]})
     assert lan.pending(spec) == []
-    commands.write_manifest(model, {**file.manifest, "files": [file.entry]})
+    manifests.write_manifest(model, {**file.manifest, "files": [file.entry]})
     final = Path(file.entry["path"])
     final.parent.mkdir(parents=True)
     final.write_bytes(CONTENT)

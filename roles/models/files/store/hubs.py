@@ -42,6 +42,10 @@ class GaveUp(Refused):
     """Nobody answered for so long that asking for the next thing would end the same way."""
 
 
+class TooSlow(Refused):
+    """A place still sends, but another one is faster; it is asked again if that one cannot bring it to an end."""
+
+
 class Unlike(Refused):
     """A place has other content under a file's name; its other files may be the right ones."""
 

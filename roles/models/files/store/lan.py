@@ -24,21 +24,13 @@ from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 from . import commands, known
-from .commands import (
-    arrived,
-    begun,
-    lan_part,
-    part_of,
-    progress,
-    put_in_place,
-    sync_directory,
-    write_manifest,
-    write_whole,
-    wrong_digest,
-)
+from .disk import arrived, begun, lan_part, part_of
+from .fetching import put_in_place, wrong_digest
 from .hubs import CA_BUNDLE, address_of, at, places_of, say
 from .known import Json, digest_of, listed_path, looked_into, read_json, read_manifest, shared, stat_of, torrent_path
+from .manifests import sync_directory, write_manifest, write_whole
 from .order import revision_at
+from .progress import progress
 
 ARIA2, MKTORRENT = known.SWARM_PROGRAMS
 RUN = Path("/run/metal2model-lan")
