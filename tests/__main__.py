@@ -11,12 +11,7 @@ import sys
 import tempfile
 import time
 
-FIRST_STAGE = (
-    "tests/e2e/vm",
-    "tests/e2e/test_open_webui.py",
-    "tests/e2e/test_llama_cpp_sources.py",
-    "tests/e2e/test_docker.py",
-)
+FIRST_STAGE = ("tests/e2e/vm", "tests/e2e/test_open_webui.py", "tests/e2e/test_llama_cpp_sources.py")
 """One after the other; chosen so that both stages take about as long."""
 PYTEST = [sys.executable, "-m", "pytest"]
 BESIDE_EACH_OTHER = ("-n", "2", "--dist", "loadfile", "--durations", "25")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from typing import Any
@@ -64,9 +64,7 @@ def store(
         yield ShownCommand("sh -c", QuoteString(HEAD + PLAN), *words)
         found = host.get_fact(Store, **asked)
     errors, warnings = judge(found.shapes) if judge else ((), ())
-    if state.is_executing:
-        for warning in warnings:
-            notice(host.name, warning)
+    tell(warnings)
     if errors:
         yield from refuse._inner(problems=errors)
     if before.at_rest:
@@ -78,11 +76,23 @@ def store(
             yield from file_set._inner(files=dict.fromkeys(of_sharing))
         yield ShownCommand("sh -c", QuoteString(HEAD + FETCH), *words)
         found = host.get_fact(Store, **asked)
+        if state.is_executing and (problems := unnoticed(found.models)):
+            yield from refuse._inner(problems=problems)
     if giving.present:
         yield from units._inner(units=[replace(giving, present=found.gives)])
-    if tells_unwanted and state.is_executing:
-        for finding in left(found.unwanted):
-            notice(host.name, finding)
+    if tells_unwanted:
+        tell(left(found.unwanted))
+
+
+def tell(findings: Iterable[Finding]) -> None:
+    """Have something told at the run's end, once: what an operation is made of runs before that, too."""
+    for finding in findings if state.is_executing else ():
+        notice(host.name, finding)
+
+
+def unnoticed(models: Mapping[str, str | None]) -> list[str]:
+    """Return what is not as wanted at the end of a run that says it is well: that must not pass for success."""
+    return [f"models/wanted/{name}: {problem}. Run again" for name, problem in models.items() if problem]
 
 
 def left(unwanted: Mapping[str, int]) -> list[Finding]:
@@ -115,9 +125,7 @@ def unwanted_removed(home: str, spec: str, links: Sequence[str]) -> Commands:
     + links: directories whose symbolic links mean that what they lead to is used
     """
     found = host.get_fact(UnwantedModels, home=home, spec=spec, links=links)
-    if state.is_executing:
-        for finding in in_use(found):
-            notice(host.name, finding)
+    tell(in_use(found))
     if all(one.users for one in found.values()):
         host.noop("no model is there that nobody wants and nobody uses")
         return
@@ -141,7 +149,8 @@ lan() {
 # earlier ones did not bring.
 each() {
     while read -r python hub rank; do
-        store python3 environment "$hub" "$rank" "$1" </dev/null || failed=1
+        # Only a hub's client has a Python of its own.
+        [ "$python" = python3 ] || store python3 environment "$hub" "$rank" "$1" </dev/null || failed=1
         command -v "$python" >/dev/null || continue
         store "$python" "$1" "$hub" "$rank" </dev/null
         case $? in 0) ;; 2) return 1 ;; *) failed=1 ;; esac  # 2: the disk is full, and would be for the next

@@ -205,7 +205,7 @@ class ModelsOptions(Options):
 
     slow_kib_per_second: Annotated[int, Field(ge=0)] = 256
     """
-    A hub whose first megabyte comes slower than this, in KiB/s, is asked after the others; where there are others.
+    A hub whose first megabyte comes slower than this, in KiB/s, is asked after the others.
     One that becomes slower than this in the middle of a file is left for the next one, if that is at least twice as
     fast by then, and asked again if that one cannot bring the file to an end. 0: any speed will do.
     """

@@ -35,7 +35,7 @@ def host(make_module_host: MakeHost) -> BedHost:
 
 @pytest.fixture(scope="module")
 def bare(make_module_host: MakeHost) -> BedHost:
-    return make_module_host("noble")
+    return make_module_host("bookworm")
 
 
 @pytest.fixture

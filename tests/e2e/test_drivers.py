@@ -143,7 +143,7 @@ def test_an_upgrade_behind_our_back_is_seen_and_mended(make_host: MakeHost, tmp_
     host.ssh(
         "apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qqy install linux-image-generic", timeout=200
     )
-    host.ssh("printf 'Package: *\\nPin: release a=noble\\nPin-Priority: 900\\n' >/etc/apt/preferences.d/old")
+    host.ssh("printf 'Package: *nvidia*\\nPin: release a=noble\\nPin-Priority: 900\\n' >/etc/apt/preferences.d/old")
     full(tmp_path, host, ["rtx4090"]).succeeded()
     assert smi(host, "driver_version") == ["580.95.05"]
     host.ssh("rm /etc/apt/preferences.d/old; apt-mark unhold '*nvidia*' >/dev/null;"

@@ -153,7 +153,8 @@ def test_a_second_run_changes_nothing(lan: Lan, tmp_path: Path) -> None:
 
 def test_ten_hosts_take_less_than_twice_the_time_of_one(lan: Lan, tmp_path: Path) -> None:
     forget(lan.peers[0])
-    lan.seed.ssh(SHAPED.format("80mbit"))
+    # Slow enough that the link counts, and not how many processors all of them share; aria2 decides every ten seconds.
+    lan.seed.ssh(SHAPED.format("20mbit"))
     times = []
     for hosts in (lan.peers[:1], lan.peers):
         began = time.monotonic()

@@ -38,6 +38,7 @@ from roles.models.files.store import (
     progress,
     unwanted,
 )
+from roles.models.operations import unnoticed
 from roles.models.options import ModelsOptions
 from tests.testbed import artefacts
 
@@ -451,7 +452,17 @@ def test_partial_files_go_when_no_model_is_wanted_any_more(spec: dict[str, Any])
     (partial / ("a" * 64)).write_text("begun")
     assert disk.space(spec) == []
     assert partial.exists()
+    (partial / "notes.txt").write_text("of somebody else")
     assert disk.space(wanting(spec)) == []
+    assert [path.name for path in partial.iterdir()] == ["notes.txt"]
+
+
+def test_partial_files_go_also_when_their_directory_is_declared_no_more(spec: dict[str, Any], tmp_path: Path) -> None:
+    assert disk.space(spec) == []
+    partial = Path(spec["directory"], ".partial")
+    partial.mkdir(parents=True)
+    (partial / ("a" * 64)).write_text("begun")
+    assert disk.space({**wanting(spec), "directory": str(tmp_path / "default")}) == []
     assert not partial.exists()
 
 
@@ -733,6 +744,21 @@ def test_a_spare_hubs_client_is_only_installed_when_it_is_asked(
     assert installed != []
 
 
+def test_a_spare_hubs_client_that_cannot_be_had_is_no_problem_while_another_hub_is_left(
+    spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("subprocess.run", lambda *_, **__: Failed())
+    wanted = in_order(spec, hub=["modelscope", "huggingface"], wanted={"m": {"repo": "a/b"}})
+    (model,) = wanted["models"]
+    entry = manifests.planned(model, {"name": "m.gguf", "size": 6, "sha256": ZEROS})
+    manifests.write_manifest(model, {"hub": "modelscope", "repo": "a/b", "revision": "master", "files": [entry]})
+    order.choose(wanted)
+    order.ask_again(model, model["places"][0])
+    assert environments.environment(wanted, "huggingface", "1", "fetch") == []
+    assert "could not be installed" in (said := capsys.readouterr().err)
+    assert f"Meanwhile, {MS} is asked." in said
+
+
 class Failed:
     """A program that ended with an error."""
 
@@ -902,6 +928,24 @@ def test_a_hub_that_was_left_is_asked_again_where_the_other_has_not_the_file(
     assert known.model_problem(wanted, wanted["models"][0]) is None
     assert rates[HF] == [], "it was left once"
     assert "".join(slow.letters) == LONG, "bytes came twice"
+
+
+def test_one_of_three_that_was_left_is_asked_again_where_the_first_is_dead_and_the_last_breaks_off(
+    spec: dict[str, Any], places: Places, rates: dict[str, list[int]], capfd: pytest.CaptureFixture[str]
+) -> None:
+    slow = SlowHub(LONG, ends=True)
+    places.hubs = {MS: DeadHub(LONG), HF: slow, MIRROR: DeadHub(LONG, lists=False)}
+    rates[MIRROR] = [1 << 30]
+    wanted = several(spec, "modelscope", "huggingface", huggingface_endpoint=[HF, MIRROR])
+    assert run(wanted, capfd) == []
+    assert known.model_problem(wanted, wanted["models"][0]) is None
+    assert (rates[MIRROR], "".join(slow.letters)) == ([], LONG)
+
+
+def test_what_nobody_brought_and_nobody_complained_of_is_no_success() -> None:
+    assert unnoticed({"m": "nothing is known of it yet", "n": None}) == [
+        "models/wanted/m: nothing is known of it yet. Run again"
+    ]
 
 
 @pytest.mark.parametrize("hubs", [["huggingface"], ["huggingface", "modelscope"]], ids=["alone", "any speed will do"])

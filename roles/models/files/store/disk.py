@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from . import known
 from .hubs import say
 from .known import Json, read_manifest, stat_of
 from .manifests import write_whole
+
+DIGEST = re.compile("[0-9a-f]{40}([0-9a-f]{24})?")
 
 
 def part_of(spec: Json, entry: Json) -> Path:
@@ -52,22 +55,32 @@ def arrived(path: Path) -> int:
     return min(found.st_blocks * 512, found.st_size)
 
 
+def directory_before() -> str:
+    """Return where models were kept when any were last to come; "" on a host to which none came."""
+    note = Path(known.STATE, "directory")
+    return note.read_text("utf-8") if note.exists() else ""
+
+
 def tell_of_another_directory(spec: Json) -> None:
     """Say where downloads lie that were begun when models/directory was another one: they may be many gigabytes."""
-    note, top = Path(known.STATE, "directory"), spec["directory"]
-    before = note.read_text("utf-8") if note.exists() else top
+    before, top = directory_before(), spec["directory"]
     left, here = Path(before, ".partial"), Path(top, ".partial")
-    if before != top and left.is_dir() and not (here.exists() and left.samefile(here)):
+    is_same = left.exists() and here.exists() and left.samefile(here)
+    if before not in ("", top) and not is_same and left.is_dir() and any(left.iterdir()):
         say(
             f"models/directory: {left} has downloads that were begun when the directory was {before}. To go on from "
-            f"there, move them to {here} and run again; else remove them"
+            f"there, move what is in it into {here} and run again; else remove it"
         )
-    elif before != top or not note.exists():
-        write_whole(note, top)
+    elif before != top:
+        write_whole(Path(known.STATE, "directory"), top)
 
 
 def space(spec: Json) -> list[str]:
     """Print the arithmetic of what is to come, and refuse when it does not fit: nothing has been downloaded then."""
+    if not spec["models"]:
+        for directory in {spec["directory"], directory_before() or spec["directory"]}:
+            sweep({**spec, "directory": directory})
+        return []
     tell_of_another_directory(spec)
     pending: dict[str, Json] = {}
     for model in spec["models"]:
@@ -75,8 +88,6 @@ def space(spec: Json) -> list[str]:
         for entry in manifest["files"] if manifest and model["source"] != "path" else []:
             if entry["stat"] is None or entry["stat"] != stat_of(entry["path"]):
                 pending.setdefault(entry["path"], entry)
-    if not spec["models"]:
-        sweep(spec)
     if not pending:
         return []
     top = Path(spec["directory"])
@@ -122,7 +133,8 @@ def sweep(spec: Json) -> None:
                 waited_for.add(entry["sha256"] or entry["git_sha1"])
     partial = Path(spec["directory"], ".partial")
     for path in partial.iterdir() if partial.is_dir() else ():
-        if path.name.split(".")[0] not in waited_for:
+        digest = path.name.split(".")[0]
+        if DIGEST.fullmatch(digest) and digest not in waited_for:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
     with contextlib.suppress(OSError):  # something is waited for, or nothing was ever begun
         partial.rmdir()

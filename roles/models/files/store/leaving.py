@@ -13,8 +13,10 @@ from .hubs import TooSlow, address_of
 from .known import Json
 from .order import look_at
 
-WINDOW_SECONDS = 30.0
+WINDOW_SECONDS = 15.0
 """In which a place must send at the required rate, on average."""
+SLOW_WINDOWS = 2
+"""In a row: in a first one, a client may have been hashing what was there already."""
 LONGEST_WINDOW_SECONDS = 3600.0
 """Where the other place is no faster, each look at it comes after twice the time: it takes of the line that is slow."""
 MUCH_FASTER = 2
@@ -37,18 +39,20 @@ class _Watch:
 
     def run(self) -> None:
         """Watch until the download is done or is to be left."""
-        window, before, began = WINDOW_SECONDS, self.size(), time.monotonic()
+        window, slow, before, began = WINDOW_SECONDS, 0, self.size(), time.monotonic()
         while not self.done.wait(window):
             now = self.size()
             self.rate = int((now - before) / (time.monotonic() - began))
-            # Without a byte, a client may be hashing what is there already, or waiting as it was told to; where
-            # nothing comes any more, it notices by itself. And what will be there soon is not worth a change.
-            if self.rate <= 0 or self.rate >= self.limit or self.whole - now < self.rate * window:
-                window = WINDOW_SECONDS
-            elif self.look() >= max(self.limit, MUCH_FASTER * self.rate):
-                self.tell()
-                return
-            else:
+            # What will be there soon is not worth a change. Nothing at all says nothing: a client may be hashing, or
+            # waiting as it was told to, and where nothing comes any more it notices by itself.
+            if self.rate >= self.limit or self.whole - now < self.rate * window:
+                window, slow = WINDOW_SECONDS, 0
+            elif self.rate > 0:
+                slow += 1
+            if self.rate > 0 and slow >= SLOW_WINDOWS:
+                if self.look() >= max(self.limit, MUCH_FASTER * self.rate):
+                    self.tell()
+                    return
                 window = min(2 * window, LONGEST_WINDOW_SECONDS)
             before, began = self.size(), time.monotonic()
 
@@ -98,6 +102,7 @@ def unless_slow(spec: Json, there: There, entry: Json, size: Callable[[], int], 
         finally:
             watch.end()
     except _Leave:
+        watch.end()  # the signal may have come in the moment before
         raise TooSlow(
             f"{there.model['endpoint']} now sends only {watch.rate >> 10} KiB/s, less than "
             f"models/slow_kib_per_second, and {model['endpoint']} sends more"

@@ -11,6 +11,7 @@ from pathlib import Path
 from . import ask, known
 from .hubs import address_of, at, places_of
 from .known import Json, model_problem, read_json, read_manifest, stat_of
+from .manifests import write_whole
 
 SILENCE_SECONDS = 10
 MEGABYTE_SECONDS = 20
@@ -42,9 +43,10 @@ def choose(spec: Json) -> list[str]:
     """Look at the places of what is to come; write down in which order they are asked, and print the steps."""
     dead: dict[str, str] = {}
     orders = {model["name"]: preferred(spec, model, dead) for model in spec["models"]}
-    order_file().write_text(json.dumps(orders), "utf-8")
-    # Once more, for those that were left because they became slow: see `ask_again`.
-    print_steps(spec, [[*order, *order] if len(order) > 1 else order for order in orders.values()])
+    write_whole(order_file(), json.dumps(orders))
+    # Then once more those that were left because they became slow, see `ask_again`: in order, but perhaps not all.
+    again = [[*order, *order[number:]] for order in orders.values() for number in range(len(order)) if len(order) > 1]
+    print_steps(spec, [*orders.values(), *again])
     return []
 
 
@@ -52,7 +54,7 @@ def ask_again(model: Json, place: Json) -> None:
     """Have a place asked after all others, in this run."""
     orders = read_json(str(order_file()))
     orders[model["name"]] = [*chosen_order(model), place]
-    order_file().write_text(json.dumps(orders), "utf-8")
+    write_whole(order_file(), json.dumps(orders))
 
 
 def order_file() -> Path:
