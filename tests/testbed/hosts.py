@@ -439,6 +439,8 @@ def _power_on(record: Record, tree: Sequence[Path], srv_mib: int | None, extra_n
         scope = ["systemd-run", "--scope", "--quiet", "--collect", "--slice=system.slice", "--property=Delegate=yes"]
         command = [*scope, f"--unit={CGROUP}-{record.name}", "--", *command, ""]
     else:
+        for path in _cgroups(record.name):
+            path.mkdir(parents=True, exist_ok=True)
         command.append(" ".join(str(path) for path in _cgroups(record.name)))
     with (record.run / "console.log").open("wb") as console:
         subprocess.Popen(

@@ -9,8 +9,9 @@ name=$1 root=$2 run=$3 layers=$4 cgroup=$5; shift 5
 read -r -a stat </proc/$$/stat
 echo "$$ ${stat[21]}" >"$run/pid.part" && mv "$run/pid.part" "$run/pid"
 
+# Made by whoever starts us: what we would start to make them could outlive us, and make them once more.
 for hierarchy in $cgroup; do
-    mkdir -p "$hierarchy" && echo $$ >"$hierarchy/cgroup.procs"
+    echo $$ >"$hierarchy/cgroup.procs" || exit 1
 done
 
 cd "$root" || exit 1

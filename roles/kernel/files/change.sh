@@ -12,6 +12,9 @@ entry() {
   echo "${menu:+$menu>}$item"
 }
 
+# GRUB reads file systems without their journals: what a power cut leaves there alone, it does not see.
+set_default() { grub-set-default "$1" && sync; }
+
 # save_default RELEASE DROP_IN_TEXT: boot this kernel from now on, whatever is installed; a panic ends in a reboot
 save_default() {
   entry "$1" >/dev/null || return
@@ -21,7 +24,7 @@ save_default() {
   fi
   # A menu that is older than the drop-in is one that update-grub was killed over.
   if [ ! /boot/grub/grub.cfg -nt "$drop_in" ]; then m2m_run update-grub || return; fi
-  default=$(entry "$1") && grub-set-default "$default"
+  default=$(entry "$1") && set_default "$default"
 }
 
 # arm RELEASE PREVIOUS: boot a kernel once
@@ -32,12 +35,12 @@ arm() {
     return 1
   fi
   printf '%s\n' "$1" "$2" "$(cat /proc/sys/kernel/random/boot_id)" >"$state/trial.part" &&
-    mv -f "$state/trial.part" "$state/trial" && grub-reboot "$trial"
+    mv -f "$state/trial.part" "$state/trial" && grub-reboot "$trial" && sync
 }
 
 # confirm RELEASE HOLD META...: the kernel is proven; with HOLD=yes it stays, else what comes later boots as ever
 confirm() {
-  default=$(entry "$1") && grub-set-default "$default" || return
+  default=$(entry "$1") && set_default "$default" || return
   hold=$2
   shift 2
   if [ "$hold" = yes ]; then
@@ -45,7 +48,7 @@ confirm() {
       case $(dpkg-query -W -f '${db:Status-Abbrev}' "$meta" 2>/dev/null) in ii*) m2m_run apt-mark hold "$meta" || return ;; esac
     done
   else
-    rm -f "$drop_in" && m2m_run update-grub || return
+    rm -f "$drop_in" && m2m_run update-grub && sync || return
   fi
   rm -f "$state/trial"
 }
