@@ -92,7 +92,12 @@ def tell(findings: Iterable[Finding]) -> None:
 
 def unnoticed(models: Mapping[str, str | None]) -> list[str]:
     """Return what is not as wanted at the end of a run that says it is well: that must not pass for success."""
-    return [f"models/wanted/{name}: {problem}. Run again" for name, problem in models.items() if problem]
+    return [
+        f"models/wanted/{name}: {problem}, though no step of this run failed. Required is the whole model, verified: "
+        "run again, and if it is the same then, report it with what -vvv prints"
+        for name, problem in models.items()
+        if problem
+    ]
 
 
 def left(unwanted: Mapping[str, int]) -> list[Finding]:
